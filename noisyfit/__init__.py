@@ -1,3 +1,9 @@
 """Learning with noisy labels as scikit-learn estimators over torch."""
 
+from noisyfit import methods
+from noisyfit._base import BaseNoisyClassifier
+from noisyfit._network import Network
+from noisyfit.methods import *  # noqa: F403
+
+__all__ = ["BaseNoisyClassifier", "Network", *methods.__all__]
 __version__ = "0.1.0.dev0"

@@ -1,0 +1,366 @@
+"""The loop that all methods share, and the evidence that all of them leave behind."""
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils.validation import check_is_fitted
+from skorch.dataset import Dataset as SkorchDataset
+from torch.utils.data import Dataset, Subset
+from tqdm.auto import tqdm
+
+from noisyfit._data import StreamData, TensorData
+from noisyfit._inputs import InputScale, validate_X, validate_y
+from noisyfit._learner import Learner
+from noisyfit._network import build_net, check_net, resolve_device
+from noisyfit._random import draw_seed, own_generators, spawn_seeds
+from noisyfit._run import Run, forward_all
+from noisyfit.augment import CropFlip
+
+__all__ = ["BaseNoisyClassifier", "combine"]
+
+
+def combine(logits, ensemble):
+    """Class probabilities from the logits of one or more networks.
+
+    Parameters
+    ----------
+    logits : tensor of shape (n_networks, n, n_classes)
+    ensemble : {"logits", "proba", "first", "second"}
+        Average the logits, average the probabilities, or take one network.
+
+    Returns
+    -------
+    tensor of shape (n, n_classes)
+    """
+    if ensemble == "proba":
+        return logits.softmax(2).mean(0)
+    if ensemble == "logits":
+        return logits.mean(0).softmax(1)
+    return logits[min(("first", "second").index(ensemble), len(logits) - 1)].softmax(1)
+
+
+class BaseNoisyClassifier(ClassifierMixin, BaseEstimator):
+    """Base of all methods: validation, seeding, networks, the loop, prediction, evidence.
+
+    A method stores its parameters in ``__init__`` and fills in as few of these as it can:
+
+    ``_loss(run, batch, t)``
+        Scalar to be minimised on one batch; `t` counts epochs, fractional inside one.
+    ``_begin(run)``
+        Allocate memory per sample, before the first epoch.
+    ``_end_epoch(run, epoch)``
+        Relabel or re-estimate, after each zero-based epoch.
+    ``_train_epoch(run, epoch)``
+        One pass, for methods whose batches are not plain ones.
+
+    and, where it knows better than the defaults, of these two, which turn what was learnt into
+    evidence: ``_posterior(run, logits)`` and ``_refined_proba(run, proba, clean_proba)``.
+    """
+
+    n_networks = 1
+    ensemble = "first"
+    drop_last = False
+
+    def fit(self, X, y=None, *, X_val=None, y_val=None):
+        """Train on `X` with labels of which some may be wrong.
+
+        Parameters
+        ----------
+        X : array-like, tensor, data frame, torch Dataset or list of image paths
+            A table (n_samples, n_features); images (n_samples, C, H, W), (n_samples, H, W, C) or
+            (n_samples, H, W), uint8 or float; or a source that is streamed.
+        y : array-like of shape (n_samples,), optional
+            Given labels of any kind that scikit-learn takes. None reads them from a `Dataset`.
+        X_val, y_val : like `X` and `y`, optional
+            Scored after every epoch into ``history_`` as ``valid_loss`` and ``valid_acc``, and
+            watched by callbacks such as skorch's ``EarlyStopping``. Never trained on.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            Before any training, for data or parameters that cannot be used; ValueError also when
+            the training loss stops being finite. The estimator is then unfitted.
+        """
+        self._forget()
+        try:
+            self._fit(X, y, X_val, y_val)
+        except BaseException:
+            self._forget()
+            raise
+        return self
+
+    def _forget(self):
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
+
+    def _fit(self, X, y, X_val, y_val):
+        net = check_net(self.net)
+        self._check_parameters()
+        device = resolve_device(getattr(net, "device", "cpu"))
+        source = validate_X(self, X, reset=True)
+        codes, self.classes_ = validate_y(self, source, y)
+        start, loop, stream, *starts = spawn_seeds(
+            draw_seed(self.random_state), 3 + self.n_networks
+        )
+        with own_generators(start):
+            self._input_scale_ = InputScale(source, getattr(net, "normalize", None))
+            data = self._as_data(source, codes, device, net, stream)
+            train, train_index, valid = self._hold_out(net, data, codes, X_val, y_val)
+            n_classes = len(self.classes_)
+            self.nets_ = [
+                build_net(net, self._input_scale_.shape, n_classes, device, seed)
+                for seed in starts
+            ]
+            generator = torch.Generator(device).manual_seed(loop)
+            learners = [Learner(net, device, generator) for net in self.nets_]
+            run = Run(
+                learners,
+                train,
+                self._input_scale_.constants(device),
+                self._resolve_augment(),
+                n_classes,
+                loop,
+                self.drop_last,
+            )
+            self._check_module(run)
+            self._train(run, valid)
+            self._gather_evidence(run, data, train_index)
+
+    def _check_parameters(self):
+        """Refuse parameters of the method; called before any data is touched."""
+        if self.ensemble not in ("logits", "proba", "first", "second"):
+            raise ValueError(
+                f"ensemble must be 'logits', 'proba', 'first' or 'second', got {self.ensemble!r}."
+            )
+        if self.augment is not None and self.augment != "auto" and not callable(self.augment):
+            raise TypeError(
+                f"augment must be 'auto', None or a callable (x, generator), got {self.augment!r}."
+            )
+        score = self.clean_score
+        if score not in ("auto", "history", "final") and not hasattr(score, "predict_proba"):
+            raise ValueError(
+                f"clean_score must be 'auto', 'history', 'final' or a splitter, got {score!r}."
+            )
+
+    def _as_data(self, source, codes, device, net, seed=0):
+        y = None if codes is None else torch.from_numpy(codes)
+        if isinstance(source, Dataset):
+            workers = net.get_params_for("iterator_train").get("num_workers", 0)
+            return StreamData(source, y, device, workers, seed)
+        x = self._input_scale_.table(source) if isinstance(source, np.ndarray) else source
+        return TensorData(x, y, device)
+
+    def _hold_out(self, net, data, codes, X_val, y_val):
+        """Training data, its positions (None for all), and validation data (None without)."""
+        if X_val is not None:
+            if net.train_split is not None:
+                raise ValueError("Give X_val or a net with train_split, not both.")
+            source = validate_X(self, X_val, reset=False)
+            codes_val, _ = validate_y(self, source, y_val, self.classes_)
+            return data, None, self._as_data(source, codes_val, data.device, net)
+        if net.train_split is None:
+            return data, None, None
+        kept, held = net.train_split(SkorchDataset(np.arange(len(codes))), codes)
+        if not isinstance(kept, Subset) or not isinstance(held, Subset):
+            raise ValueError("train_split must divide the rows given to fit; pass X_val instead.")
+        train_index = torch.as_tensor(np.asarray(kept.indices), device=data.device)
+        valid_index = torch.as_tensor(np.asarray(held.indices), device=data.device)
+        return data.subset(train_index), train_index, data.subset(valid_index)
+
+    def _resolve_augment(self):
+        if not isinstance(self.augment, str):
+            return self.augment
+        shape = self._input_scale_.shape
+        if len(shape) == 1:
+            return None
+        channels, height, width = shape
+        return CropFlip(padding=max(1, min(height, width) // 8), flip=channels == 3)
+
+    def _check_module(self, run):
+        """Refuse a network of the wrong width or one that returns probabilities, and a view that
+        changes the shape."""
+        batch = next(iter(run.data.batches(32)))
+        view = run.view(batch.x)
+        if view.shape != run.plain(batch.x).shape:
+            raise ValueError(
+                f"augment={self.augment!r} changes the shape of a batch from "
+                f"{tuple(batch.x.shape)} to {tuple(view.shape)}."
+            )
+        for learner in run.learners:
+            learner.eval()
+            with torch.no_grad():
+                out = learner.module(run.plain(batch.x))
+            if out.shape != (len(batch.x), run.n_classes):
+                raise ValueError(
+                    f"The module must return logits of shape (batch, {run.n_classes}), one column "
+                    f"per class; for a batch of {len(batch.x)} it returned {tuple(out.shape)}."
+                )
+            if run.n_classes > 1 and (out >= 0).all() and (out.sum(1) - 1).abs().max() < 1e-4:
+                raise ValueError(
+                    "The module returns probabilities (rows that sum to 1), but it must return "
+                    "logits: remove its last softmax layer."
+                )
+
+    def _train(self, run, valid):
+        run.begin(valid)
+        self._begin(run)
+        with tqdm(
+            range(run.max_epochs),
+            desc=type(self).__name__,
+            unit="epoch",
+            disable=not self.verbose,
+        ) as bar:
+            for epoch in bar:
+                run.begin_epoch(epoch)
+                self._train_epoch(run, epoch)
+                self._end_epoch(run, epoch)
+                row = run.end_epoch(epoch)
+                if valid is not None:
+                    row |= self._score(run, valid)
+                stop = run.close_epoch(row)
+                bar.set_postfix(loss=f"{row['train_loss']:.3f}")
+                if stop:
+                    break
+        run.finish()
+        self.history_ = run.history
+
+    def _begin(self, run):
+        pass
+
+    def _train_epoch(self, run, epoch):
+        for batch, t in run.train_batches(epoch):
+            run.step(self._loss(run, batch, t))
+
+    def _end_epoch(self, run, epoch):
+        pass
+
+    def _score(self, run, data):
+        logits = torch.stack([run.evaluate(learner, data) for learner in run.learners])
+        proba = combine(logits, self.ensemble)
+        of_label = proba.gather(1, data.y[:, None]).clamp_min(1e-12)
+        return {
+            "valid_loss": -of_label.log().mean().item(),
+            "valid_acc": (proba.argmax(1) == data.y).float().mean().item(),
+        }
+
+    def _gather_evidence(self, run, data, train_index):
+        """Set the fitted attributes that say which labels are believed."""
+        logits = torch.stack([run.evaluate(learner, data) for learner in run.learners])
+        proba = combine(logits, self.ensemble)
+        clean = proba.gather(1, data.y[:, None]).squeeze(1)  # rows held out keep this
+        rows = slice(None) if train_index is None else train_index
+        clean[rows] = self._clean_proba(run, logits[:, rows])
+        refined = library_rule(data.y, proba, clean)
+        refined[rows] = self._refined_proba(run, proba[rows], clean[rows])
+        self.clean_proba_ = clean.cpu().numpy().astype(np.float64).clip(0, 1)
+        self.refined_proba_ = refined.cpu().numpy()
+        self.refined_labels_ = self.classes_[self.refined_proba_.argmax(1)]
+        self.noise_rate_ = float(1 - self.clean_proba_.mean())
+        dynamics = {}
+        for name, values in run.dynamics.means().items():
+            full = values.new_zeros(len(data))
+            full[rows] = values
+            dynamics[name] = full.cpu().numpy()
+        self.dynamics_ = dynamics
+
+    def _clean_proba(self, run, logits):
+        """Probability that each label of ``run.data`` is right, (n,); logits (nets, n, classes)."""
+        score = self.clean_score
+        by_name = isinstance(score, str)
+        if by_name and score == "auto":
+            posterior = self._posterior(run, logits)
+            if posterior is not None:
+                return posterior
+        of_label = combine(logits, self.ensemble).gather(1, run.data.y[:, None]).squeeze(1)
+        if by_name and score == "final":
+            return of_label
+        share = run.dynamics.agreement()
+        share = torch.where(run.dynamics.n_seen > 0, share, of_label)
+        if by_name:
+            return share
+        doubt = (1 - share).cpu().numpy()[:, None]
+        posterior = clone(score).fit(doubt).predict_proba(doubt)[:, 1]
+        return torch.as_tensor(posterior, dtype=share.dtype, device=share.device)
+
+    def _posterior(self, run, logits):
+        """The method's own probability that each label of ``run.data`` is right, or None."""
+        return None
+
+    def _refined_proba(self, run, proba, clean_proba):
+        """Distribution over the classes for each row of ``run.data``, (n, n_classes)."""
+        return library_rule(run.data.y, proba, clean_proba)
+
+    def predict_proba(self, X):
+        """Class probabilities of un-augmented rows.
+
+        Parameters
+        ----------
+        X : like the `X` of `fit`
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), float32
+            Columns in the order of ``classes_``; rows sum to 1.
+        """
+        check_is_fitted(self)
+        source = validate_X(self, X, reset=False)
+        device = torch.device(self.nets_[0].device)
+        data = self._as_data(source, None, device, self.nets_[0])
+        constants = self._input_scale_.constants(device)
+        logits = [
+            forward_all(net.module_.eval(), data, constants, len(self.classes_))
+            for net in self.nets_
+        ]
+        return combine(torch.stack(logits), self.ensemble).cpu().numpy()
+
+    def predict(self, X):
+        """Most probable class of each row.
+
+        Parameters
+        ----------
+        X : like the `X` of `fit`
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels of the kind given to `fit`.
+        """
+        proba = self.predict_proba(X)
+        return self.classes_[proba.argmax(axis=1)]
+
+    def label_issues(self, *, threshold=0.5, splitter=None):
+        """Positions of the training samples whose label is doubted, worst first.
+
+        Parameters
+        ----------
+        threshold : float in [0, 1], default=0.5
+            A label is doubted where ``clean_proba_`` lies below.
+        splitter : splitter of `noisyfit.mixtures`, optional
+            Fitted on ``1 - clean_proba_``, it replaces the fixed threshold by its own: for
+            under-confident methods and many classes.
+
+        Returns
+        -------
+        int64 ndarray of shape (n_doubted,)
+        """
+        check_is_fitted(self)
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be in [0, 1], got {threshold!r}.")
+        clean = self.clean_proba_
+        if splitter is None:
+            doubted = clean < threshold
+        else:
+            doubt = 1 - clean[:, None]
+            doubted = ~clone(splitter).fit(doubt).predict(doubt).astype(bool)
+        worst_first = np.argsort(clean, kind="stable")
+        return worst_first[doubted[worst_first]]
+
+
+def library_rule(y, proba, clean_proba):
+    """The given label where it is believed, the network's distribution elsewhere, (n, n_classes)."""
+    given = torch.nn.functional.one_hot(y, proba.shape[1]).to(proba.dtype)
+    return torch.where(clean_proba[:, None] >= 0.5, given, proba)

@@ -1,0 +1,146 @@
+"""Batches of (x, y, index) from tensors that live on the device, or from a streamed data set."""
+
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from noisyfit._inputs import item_tensor
+
+
+class Batch(NamedTuple):
+    """One batch on the device: inputs as stored, class codes, positions in the training set."""
+
+    x: torch.Tensor  # (batch, ...) uint8 or float32, neither augmented nor scaled
+    y: torch.Tensor  # (batch,) int64
+    index: torch.Tensor  # (batch,) int64
+
+
+def cut(n, size, drop_last=False):
+    """Ends of consecutive batches over `n` rows; a last batch of one joins the one before."""
+    ends = list(range(size, n + 1, size))
+    if drop_last and ends:
+        return ends
+    if not ends or ends[-1] < n:
+        ends.append(n)
+    if len(ends) > 1 and ends[-1] - ends[-2] == 1:
+        del ends[-2]
+    return ends
+
+
+class TensorData:
+    """Rows held on the device.
+
+    Parameters
+    ----------
+    x : tensor of shape (n, ...)
+    y : int64 tensor of shape (n,), or None for prediction
+    device : torch.device
+    """
+
+    def __init__(self, x, y, device):
+        self.x = x.to(device)
+        self.y = None if y is None else y.to(device)
+        self.device = device
+
+    def __len__(self):
+        return len(self.x)
+
+    def batches(self, size, order=None, drop_last=False):
+        """Yield batches of `size` rows in the given order of positions, or as stored."""
+        n = len(self) if order is None else len(order)
+        start = 0
+        if order is None:
+            order = torch.arange(n, device=self.device)
+            for end in cut(n, size, drop_last):
+                rows = slice(start, end)
+                yield Batch(self.x[rows], None if self.y is None else self.y[rows], order[rows])
+                start = end
+            return
+        for end in cut(n, size, drop_last):
+            index = order[start:end]
+            yield Batch(self.x.index_select(0, index), self.y.index_select(0, index), index)
+            start = end
+
+    def subset(self, index):
+        """The rows at `index` (int64 tensor) as data of their own."""
+        index = index.to(self.device)
+        return TensorData(self.x[index], None if self.y is None else self.y[index], self.device)
+
+    def dataset(self):
+        """Map-style view with items (x, y), for callbacks that want a data set."""
+        return _Items(self)
+
+
+class _Items(Dataset):
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, i):
+        return self.data.x[i], self.data.y[i]
+
+
+class StreamData:
+    """Rows fetched from a map-style `Dataset`, decoded by loader workers.
+
+    Parameters
+    ----------
+    source : torch.utils.data.Dataset
+        Items are inputs or tuples that begin with one.
+    y : int64 tensor of shape (n,), or None for prediction
+    device : torch.device
+    n_workers : int
+        0 decodes in the training process.
+    """
+
+    def __init__(self, source, y, device, n_workers=0, seed=0):
+        self.source = source
+        self.y = None if y is None else y.to(device)
+        self.device = device
+        self.n_workers = n_workers
+        self._generator = torch.Generator().manual_seed(seed)  # seeds the workers
+
+    def __len__(self):
+        return len(self.source)
+
+    def batches(self, size, order=None, drop_last=False):
+        """Yield batches of `size` rows in the given order of positions, or as stored."""
+        order = range(len(self)) if order is None else order.tolist()
+        ends = cut(len(order), size, drop_last)
+        loader = DataLoader(
+            _Rows(self.source),
+            batch_sampler=[order[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)],
+            num_workers=self.n_workers,
+            pin_memory=self.device.type == "cuda",
+            generator=self._generator,
+        )
+        for x, index in loader:
+            x = x.to(self.device, non_blocking=True)
+            index = index.to(self.device, non_blocking=True)
+            yield Batch(x, None if self.y is None else self.y.index_select(0, index), index)
+
+    def subset(self, index):
+        """The rows at `index` (int64 tensor) as data of their own."""
+        y = None if self.y is None else self.y[index.to(self.device)]
+        rows = Subset(self.source, index.tolist())
+        return StreamData(rows, y, self.device, self.n_workers, self._generator.initial_seed())
+
+    def dataset(self):
+        """Map-style view with items (x, y), for callbacks that want a data set."""
+        return self.source
+
+
+class _Rows(Dataset):
+    """Items as (x, position)."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, i):
+        return item_tensor(self.source[i]), i

@@ -1,0 +1,128 @@
+"""One network in training: forward in its precision, one optimiser step, its callbacks."""
+
+from contextlib import nullcontext
+
+import torch
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from torch import nn
+
+from noisyfit._network import lr_schedule, training_dtype
+from noisyfit._random import seed_dropout, unseed_dropout
+
+_BATCH_EVENTS = ("on_batch_begin", "on_batch_end")
+
+
+class Learner:
+    """A skorch net as the hooks of a method see it: call it to get logits.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Initialised.
+    device : torch.device
+    generator : torch.Generator
+        Source of its dropout masks.
+    """
+
+    def __init__(self, net, device, generator):
+        self.net = net
+        self.module = net.module_
+        self.optimizers = [getattr(net, name + "_") for name in net._optimizers]
+        self.clip = getattr(net, "gradient_clip", None)
+        self._dtype = training_dtype(net, device)
+        self._device_type = device.type
+        self._base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        defaults = {type(callback) for _, callback in net.get_default_callbacks()}
+        self._callbacks = [c for _, c in getattr(net, "callbacks_", []) if type(c) not in defaults]
+        scheduled = any(isinstance(c, LRScheduler) for c in self._callbacks)
+        self._schedule = None if scheduled else lr_schedule(net)
+        self.has_batch_callbacks = any(
+            getattr(type(c), event) is not getattr(Callback, event)
+            for c in self._callbacks
+            for event in _BATCH_EVENTS
+        )
+        self._has_grad_callbacks = any(
+            type(c).on_grad_computed is not Callback.on_grad_computed for c in self._callbacks
+        )
+        self._channels_last = any(isinstance(m, nn.Conv2d) for m in self.module.modules())
+        if self._channels_last:
+            self.module.to(memory_format=torch.channels_last)
+        if not getattr(net, "compile", False):
+            seed_dropout(self.module, generator)
+
+    def __call__(self, x):
+        """Float32 logits (batch, n_classes) of a prepared batch."""
+        if self._channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        if self._dtype is None:
+            return self.module(x).float()
+        with torch.autocast(self._device_type, self._dtype):
+            return self.module(x).float()
+
+    def train(self):
+        """Training mode: batch statistics, dropout."""
+        self.module.train()
+
+    def eval(self):
+        """Evaluation mode."""
+        self.module.eval()
+
+    def begin_epoch(self, epoch, max_epochs):
+        """Set the learning rate of a zero-based epoch and open a row of the net's history."""
+        self.net.history.new_epoch()
+        self.net.history.record("epoch", epoch + 1)
+        if self._schedule is not None:
+            factor = self._schedule(epoch, max_epochs)
+            for optimizer, lrs in zip(self.optimizers, self._base_lrs, strict=True):
+                for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+                    group["lr"] = lr * factor
+
+    @property
+    def lr(self):
+        """Learning rate of the first parameter group."""
+        return self.optimizers[0].param_groups[0]["lr"]
+
+    def zero_grad(self):
+        """Drop the gradients of the last step."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def apply_gradient(self, batch=None):
+        """Clip this network's gradient and take one optimiser step."""
+        if self._has_grad_callbacks:
+            parameters = list(self.module.named_parameters())
+            self.notify("on_grad_computed", named_parameters=parameters, batch=batch)
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def notify(self, event, **kwargs):
+        """Tell the user's callbacks; True if one of them asks to stop.
+
+        skorch's `EarlyStopping` asks by raising `KeyboardInterrupt`. Everywhere else that
+        exception is a user's Ctrl-C and passes through.
+        """
+        stop = False
+        for callback in self._callbacks:
+            asks = isinstance(callback, EarlyStopping) and event == "on_epoch_end"
+            try:
+                getattr(callback, event)(self.net, **kwargs)
+            except KeyboardInterrupt:
+                if not (asks and callback.misses_ == callback.patience):
+                    raise
+                stop = True
+        return stop
+
+    def finish(self):
+        """Leave the module ready to pickle and to predict."""
+        self.zero_grad()
+        self.module.eval()
+        unseed_dropout(self.module)
+
+
+def autocast_off(device):
+    """Keep the caller's own autocast out of predictions."""
+    if device.type in ("cpu", "cuda"):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

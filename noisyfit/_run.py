@@ -1,0 +1,193 @@
+"""One fit in progress: what the hooks of a method work with."""
+
+import math
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from noisyfit._dynamics import Dynamics
+from noisyfit._learner import autocast_off
+
+def scaled(x, scale, shift):
+    """Network input from stored rows; tables are stored scaled."""
+    return x if x.ndim == 2 else torch.addcmul(shift, x.float(), scale)
+
+
+def forward_all(module, data, constants, n_classes):
+    """Float32 logits (n, n_classes) of all rows in stored order; `module` is in evaluation mode.
+
+    Batches are as large as pays: on a CPU the activations should stay in its cache.
+    """
+    size = 2048 if data.device.type != "cpu" else 256
+    out = torch.empty(len(data), n_classes, device=data.device)
+    start = 0
+    with torch.no_grad(), autocast_off(data.device):
+        for batch in data.batches(size):
+            end = start + len(batch.x)
+            out[start:end] = module(scaled(batch.x, *constants)).float()
+            start = end
+    return out
+
+
+class Run:
+    """Networks, data, randomness and records of one fit; never stored on the estimator.
+
+    Attributes
+    ----------
+    learners : tuple of Learner
+        Call one with a prepared batch to get float32 logits.
+    data : TensorData or StreamData
+        Training rows; ``data.y`` are the given labels as codes.
+    n_classes, max_epochs, batch_size : int
+    device : torch.device
+    generator : torch.Generator on the device
+    rng : numpy.random.Generator
+        For draws on the host, such as one mixing weight per batch.
+    dynamics : Dynamics
+    history : list of dict
+    memory : SimpleNamespace
+        Whatever the method keeps between batches, such as a tensor per sample.
+    """
+
+    def __init__(self, learners, data, scale, augment, n_classes, seed, drop_last=False):
+        self.learners = tuple(learners)
+        self.data = data
+        self.n_classes = n_classes
+        self.device = data.device
+        net = self.learners[0].net
+        self.max_epochs, self.batch_size = int(net.max_epochs), int(net.batch_size)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.rng = np.random.default_rng(seed)
+        self.dynamics = Dynamics(data.y)
+        self.history = []
+        self.memory = SimpleNamespace()
+        self._scale, self._shift = scale
+        self._augment = augment
+        self._drop_last = drop_last
+        self._losses = []
+        self._record = {}
+        self._batch = None
+        self._batch_callbacks = any(learner.has_batch_callbacks for learner in self.learners)
+
+    def view(self, x):
+        """Augmented and scaled copy of a stored batch; each call draws anew."""
+        if self._augment is not None:
+            x = self._augment(x, self.generator)
+        return self.plain(x)
+
+    def plain(self, x):
+        """Scaled copy of a stored batch, not augmented."""
+        return scaled(x, self._scale, self._shift)
+
+    @property
+    def has_views(self):
+        """Whether two views of one sample differ."""
+        return self._augment is not None
+
+    def shuffled(self, index=None):
+        """A random order of all training positions, or of those in `index` (int64 tensor)."""
+        n = len(self.data) if index is None else len(index)
+        order = torch.randperm(n, generator=self.generator, device=self.device)
+        return order if index is None else index[order]
+
+    def train_batches(self, epoch, order=None, batch_size=None):
+        """Yield (batch, t) over a shuffled pass; `t` counts epochs, fractional inside one."""
+        order = self.shuffled() if order is None else order
+        size = batch_size or self.batch_size
+        drop_last = self._drop_last and len(order) >= 2 * size
+        n_batches = math.ceil(len(order) / size)
+        for b, batch in enumerate(self.data.batches(size, order, drop_last)):
+            if self._batch_callbacks:
+                self._notify_batch_begin(batch)
+            yield batch, epoch + b / n_batches
+
+    def step(self, loss, learners=None):
+        """One optimiser step of each network on the scalar `loss`."""
+        learners = self.learners if learners is None else learners
+        for learner in learners:
+            learner.zero_grad()
+        loss.backward()
+        for learner in learners:
+            learner.apply_gradient(self._batch)
+        self._losses.append(loss.detach())
+        if self._batch_callbacks:
+            self._notify_batch_end(loss)
+
+    def observe(self, index, logits):
+        """Record what a training pass said of the samples `index`: logits (batch, n_classes)."""
+        self.dynamics.observe(index, logits)
+
+    def log(self, **values):
+        """Add numbers or one-element tensors to this epoch's row of ``history_``."""
+        self._record.update(values)
+
+    def evaluate(self, learner, data=None):
+        """Logits (n, n_classes) of un-augmented rows in evaluation mode, in stored order."""
+        learner.eval()
+        data = self.data if data is None else data
+        return forward_all(learner.module, data, (self._scale, self._shift), self.n_classes)
+
+    def begin_epoch(self, epoch):
+        """Open the epoch: modes, learning rates, callbacks."""
+        self._started = time.perf_counter()
+        self._losses, self._record = [], {}
+        for learner in self.learners:
+            learner.train()
+            learner.begin_epoch(epoch, self.max_epochs)
+            learner.notify("on_epoch_begin", **self._datasets)
+
+    def end_epoch(self, epoch):
+        """Write the epoch's row of ``history_``; raise if the loss is not finite."""
+        accuracy = self.dynamics.end_epoch()
+        loss = torch.stack(self._losses).mean().item() if self._losses else math.nan
+        if self._losses and not math.isfinite(loss):
+            raise ValueError(
+                f"The training loss became {loss} in epoch {epoch + 1} of {self.max_epochs}. The likely "
+                f"cause is a learning rate that is too large (lr={self.learners[0].lr:.3g}); lower "
+                "net__lr or set net__gradient_clip."
+            )
+        row = {"epoch": epoch + 1, "train_loss": loss}
+        if accuracy is not None:
+            row["train_acc"] = float(accuracy)
+        row["lr"] = self.learners[0].lr
+        row |= {k: v.item() if torch.is_tensor(v) else v for k, v in self._record.items()}
+        self.history.append(row)
+        return row
+
+    def close_epoch(self, row):
+        """Add the time, tell the callbacks; True if one of them asks to stop."""
+        row["seconds"] = time.perf_counter() - self._started
+        stop = False
+        for learner in self.learners:
+            for key in ("train_loss", "valid_loss", "valid_acc", "seconds"):
+                if key in row:
+                    name = "dur" if key == "seconds" else key
+                    learner.net.history.record(name, row[key])
+            stop |= learner.notify("on_epoch_end", **self._datasets)
+        return stop
+
+    def begin(self, data_valid=None):
+        """Tell the callbacks that training begins."""
+        valid = None if data_valid is None else data_valid.dataset()
+        self._datasets = {"dataset_train": self.data.dataset(), "dataset_valid": valid}
+        for learner in self.learners:
+            learner.notify("on_train_begin", X=None, y=None)
+
+    def finish(self):
+        """Tell the callbacks that training ended and put the networks to rest."""
+        for learner in self.learners:
+            learner.notify("on_train_end", X=None, y=None)
+            learner.finish()
+
+    def _notify_batch_begin(self, batch):
+        self._batch = (batch.x, batch.y)
+        for learner in self.learners:
+            learner.net.history.new_batch()
+            learner.notify("on_batch_begin", batch=self._batch, training=True)
+
+    def _notify_batch_end(self, loss):
+        for learner in self.learners:
+            learner.net.history.record_batch("train_loss", loss.item())
+            learner.notify("on_batch_end", batch=self._batch, training=True, loss=loss)

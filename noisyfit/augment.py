@@ -1,0 +1,298 @@
+"""Random views and mixup on whole batches; every draw comes from a generator that is handed in.
+
+A view is a callable ``(x, generator) -> x`` that keeps shape and dtype and makes one draw per
+sample, on the device of `x`, without reading a value back to the host.
+"""
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils import check_scalar
+from torch.nn import functional as F
+
+__all__ = ["CropFlip", "FeatureNoise", "beta", "crop_flip", "mix", "mixup", "random_permutation"]
+
+
+@dataclass(frozen=True)
+class CropFlip:
+    """Shift each image at random and mirror half of them, the usual weak view of small images.
+
+    Each image is surrounded with zeros, cut back to its size at a random place and, with
+    probability 1/2, mirrored left to right.
+
+    Parameters
+    ----------
+    padding : int, default=4
+        Pixels added on each side. They are 0, so raw images (black) should be padded before
+        they are normalised.
+    flip : bool, default=True
+        Whether images are mirrored.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `padding` is not an integer or negative, or `flip` not a bool.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from noisyfit.augment import CropFlip
+    >>> x = torch.full((2, 3, 8, 8), 255, dtype=torch.uint8)
+    >>> CropFlip(padding=1)(x, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3, 8, 8])
+    """
+
+    padding: int = 4
+    flip: bool = True
+
+    def __post_init__(self):
+        check_scalar(self.padding, "padding", Integral, min_val=0)
+        check_scalar(self.flip, "flip", (bool, np.bool_))
+
+    def draw(self, n_images, generator):
+        """Draw (dy, dx, flip) of `crop_flip` for one batch, on the device of the generator."""
+        where = _where(generator)
+        dy, dx = torch.randint(2 * self.padding + 1, (2, n_images), **where)
+        if not self.flip:
+            return dy, dx, torch.zeros_like(dy, dtype=torch.bool)
+        return dy, dx, torch.rand(n_images, **where) < 0.5
+
+    def __call__(self, x, generator):
+        """View of images (batch, channels, height, width), uint8 being the fastest."""
+        dy, dx, flip = (draw.to(x.device) for draw in self.draw(len(x), generator))
+        return crop_flip(x, dy, dx, flip, self.padding)
+
+
+def crop_flip(x, dy, dx, flip, padding):
+    """Pad a batch with zeros, cut each image out at its own place, mirror some.
+
+    Parameters
+    ----------
+    x : tensor of shape (batch, channels, height, width)
+    dy, dx : int64 tensors of shape (batch,)
+        Rows and columns skipped in the padded image, 0 to ``2 * padding`` (not checked, which
+        would stop the device).
+    flip : bool tensor of shape (batch,)
+        Images to mirror left to right, after the cut.
+    padding : int
+        Zero pixels added on each side.
+
+    Returns
+    -------
+    tensor like `x`
+
+    Raises
+    ------
+    ValueError
+        If `x` is not a batch of images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from noisyfit.augment import crop_flip
+    >>> x = torch.tensor([[[[1, 2], [3, 4]]]])
+    >>> one = torch.tensor([1])
+    >>> crop_flip(x, dy=0 * one, dx=one, flip=one > 1, padding=1).tolist()
+    [[[[0, 0], [1, 2]]]]
+    >>> crop_flip(x, dy=one, dx=one, flip=one > 0, padding=1).tolist()
+    [[[[2, 1], [4, 3]]]]
+    """
+    if x.ndim != 4:
+        raise ValueError(f"Expected images (batch, channels, height, width), got {tuple(x.shape)}.")
+    batch, channels, height, width = x.shape
+    padded = F.pad(x, [padding] * 4)
+    n_rows, n_columns = padded.shape[2:]
+    # Every pixel of the padded batch starts a row of `width` pixels; copy the rows that are wanted.
+    plane = n_rows * n_columns * torch.arange(batch * channels, device=x.device)
+    row = n_columns * torch.arange(height, device=x.device)
+    corner = n_columns * dy + dx
+    start = plane.view(batch, channels, 1) + corner.view(batch, 1, 1) + row
+    rows = padded.flatten().unfold(0, width, 1)  # (n_pixels - width + 1, width), a view
+    cut = rows.index_select(0, start.flatten()).view(x.shape)
+    # Choosing among both mirrorings copies whole images, several times faster than torch.where.
+    both = torch.cat([cut, cut.flip(3)])
+    return both.index_select(0, torch.arange(batch, device=x.device) + batch * flip)
+
+
+@dataclass(frozen=True)
+class FeatureNoise:
+    """Add Gaussian noise to every entry, a weak view for tables.
+
+    Parameters
+    ----------
+    std : float, default=0.1
+        Standard deviation of the noise in the units of the columns; the default suits
+        standardised columns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `std` is not a number, negative or not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from noisyfit.augment import FeatureNoise
+    >>> x = torch.zeros(1000, 4)
+    >>> round(FeatureNoise(std=0.5)(x, torch.Generator().manual_seed(0)).std().item(), 1)
+    0.5
+    """
+
+    std: float = 0.1
+
+    def __post_init__(self):
+        check_scalar(self.std, "std", Real, min_val=0)
+        if not np.isfinite(self.std):
+            raise ValueError(f"std must be finite, got {self.std}.")
+
+    def __call__(self, x, generator):
+        """View of a floating table (batch, n_features)."""
+        if not x.is_floating_point():
+            raise TypeError(f"FeatureNoise needs a floating table, got {x.dtype}; convert it.")
+        noise = torch.randn(x.shape, dtype=x.dtype, **_where(generator))
+        return x + self.std * noise.to(x.device)
+
+
+def mix(a, b, lam):
+    """Mix two batches, ``lam * a + (1 - lam) * b``.
+
+    Parameters
+    ----------
+    a, b : floating tensors of shape (batch, ...)
+        Inputs, or targets as distributions.
+    lam : float or tensor of shape (batch,)
+        Weight of `a` in [0, 1], the δ of the paper: one for the batch or one per sample.
+
+    Returns
+    -------
+    tensor like `a`
+
+    Raises
+    ------
+    TypeError
+        If `a` or `b` is not floating.
+    ValueError
+        If the shapes do not fit, or a number `lam` is outside [0, 1].
+
+    Examples
+    --------
+    >>> import torch
+    >>> from noisyfit.augment import mix
+    >>> mix(torch.tensor([0.0, 4.0]), torch.tensor([1.0, 0.0]), 0.25)
+    tensor([0.7500, 1.0000])
+    >>> mix(torch.tensor([0.0, 4.0]), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
+    tensor([1., 4.])
+    """
+    if not (a.is_floating_point() and b.is_floating_point()):
+        raise TypeError(f"mix needs floating tensors, got {a.dtype} and {b.dtype}; convert them.")
+    if a.shape != b.shape:
+        raise ValueError(f"a and b have different shapes, {tuple(a.shape)} and {tuple(b.shape)}.")
+    if isinstance(lam, torch.Tensor):
+        if lam.shape != a.shape[:1]:
+            raise ValueError(f"lam must have shape ({len(a)},), got {tuple(lam.shape)}.")
+        lam = lam.to(a).view(-1, *[1] * (a.ndim - 1))  # (batch, 1, ...)
+    else:
+        check_scalar(lam, "lam", Real, min_val=0, max_val=1)
+    return torch.lerp(b, a, lam)
+
+
+def mixup(x, lam, permutation):
+    """Mix a batch with a shuffled copy of itself, ``lam * x + (1 - lam) * x[permutation]``.
+
+    Targets are mixed with the same `lam` and `permutation`; with class codes, weight the two
+    losses instead: ``lam * loss(y) + (1 - lam) * loss(y[permutation])``.
+
+    Parameters
+    ----------
+    x : floating tensor of shape (batch, ...)
+    lam : float or tensor of shape (batch,)
+        Weight of the sample itself, see `beta`.
+    permutation : int64 tensor of shape (batch,)
+        See `random_permutation`.
+
+    Returns
+    -------
+    tensor like `x`
+
+    References
+    ----------
+    Zhang, Cissé, Dauphin, Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from noisyfit.augment import mixup
+    >>> mixup(torch.tensor([0.0, 4.0]), 0.75, torch.tensor([1, 0]))
+    tensor([1., 3.])
+    """
+    return mix(x, x[permutation], lam)
+
+
+def beta(alpha, size, rng):
+    """Draw mixup weights, δ ~ Beta(alpha, alpha).
+
+    Parameters
+    ----------
+    alpha : float
+        Large values mix half and half, 1 is uniform, 0 returns 1 (no mixing).
+    size : int, tuple of int or None
+        Number of weights; None draws a single float.
+    rng : numpy.random.Generator or numpy.random.RandomState
+
+    Returns
+    -------
+    float64 array of shape (size,), or float
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `alpha` is not a number, negative or not finite, or `rng` cannot draw.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from noisyfit.augment import beta
+    >>> beta(0, 3, np.random.default_rng(0))
+    array([1., 1., 1.])
+    >>> float(beta(4, 10_000, np.random.default_rng(0)).mean().round(2))
+    0.5
+    """
+    check_scalar(alpha, "alpha", Real, min_val=0)
+    if not np.isfinite(alpha):
+        raise ValueError(f"alpha must be finite, got {alpha}.")
+    if not isinstance(rng, np.random.Generator | np.random.RandomState):
+        raise TypeError(f"rng must be a numpy random generator, got {rng!r}.")
+    if alpha == 0:
+        return 1.0 if size is None else np.ones(size)
+    return rng.beta(alpha, alpha, size)
+
+
+def random_permutation(n, generator):
+    """Random order of `n` samples, on the device of the generator.
+
+    Parameters
+    ----------
+    n : int
+    generator : torch.Generator
+
+    Returns
+    -------
+    int64 tensor of shape (n,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from noisyfit.augment import random_permutation
+    >>> random_permutation(5, torch.Generator().manual_seed(0)).sort().values
+    tensor([0, 1, 2, 3, 4])
+    """
+    return torch.randperm(n, **_where(generator))
+
+
+def _where(generator):
+    """Keywords of a torch factory that draws from `generator`, never from the global one."""
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, got {generator!r}.")
+    return {"generator": generator, "device": generator.device}
