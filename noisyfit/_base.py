@@ -54,7 +54,7 @@ class BaseNoisyClassifier(ClassifierMixin, BaseEstimator):
         One pass, for methods whose batches are not plain ones.
 
     and, where it knows better than the defaults, of these two, which turn what was learnt into
-    evidence: ``_posterior(run, logits)`` and ``_refined_proba(run, proba, clean_proba)``.
+    evidence: ``_posterior(run, logits)`` and ``_refined_proba(run, logits, clean_proba)``.
     """
 
     n_networks = 1
@@ -244,7 +244,7 @@ class BaseNoisyClassifier(ClassifierMixin, BaseEstimator):
         of_label = proba.gather(1, data.y[:, None]).clamp_min(1e-12)
         return {
             "valid_loss": -of_label.log().mean().item(),
-            "valid_acc": (proba.argmax(1) == data.y).float().mean().item(),
+            "valid_acc": (proba.argmax(1) == data.y).double().mean().item(),
         }
 
     def _gather_evidence(self, run, data, train_index):
@@ -255,7 +255,7 @@ class BaseNoisyClassifier(ClassifierMixin, BaseEstimator):
         rows = slice(None) if train_index is None else train_index
         clean[rows] = self._clean_proba(run, logits[:, rows])
         refined = library_rule(data.y, proba, clean)
-        refined[rows] = self._refined_proba(run, proba[rows], clean[rows])
+        refined[rows] = self._refined_proba(run, logits[:, rows], clean[rows])
         self.clean_proba_ = clean.cpu().numpy().astype(np.float64).clip(0, 1)
         self.refined_proba_ = refined.cpu().numpy()
         self.refined_labels_ = self.classes_[self.refined_proba_.argmax(1)]
@@ -290,9 +290,9 @@ class BaseNoisyClassifier(ClassifierMixin, BaseEstimator):
         """The method's own probability that each label of ``run.data`` is right, or None."""
         return None
 
-    def _refined_proba(self, run, proba, clean_proba):
+    def _refined_proba(self, run, logits, clean_proba):
         """Distribution over the classes for each row of ``run.data``, (n, n_classes)."""
-        return library_rule(run.data.y, proba, clean_proba)
+        return library_rule(run.data.y, combine(logits, self.ensemble), clean_proba)
 
     def predict_proba(self, X):
         """Class probabilities of un-augmented rows.

@@ -39,7 +39,7 @@ class Dynamics:
         events = label_events(logits, self._y[index])
         self._sums.index_add_(0, index, events)
         self._epoch_seen += len(index)
-        self._epoch_right = self._epoch_right + (1 - events[:, 1]).sum()
+        self._epoch_right = self._epoch_right + (1 - events[:, 1]).double().sum()
 
     def end_epoch(self):
         """Accuracy on the given labels in this epoch's training passes (tensor), or None."""

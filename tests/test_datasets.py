@@ -60,7 +60,7 @@ def py2(value):
 
 
 def write_strips(archive, images, first=0, prefix="", suffix="webp"):
-    """Write images (n, 32, 32, 3) as strips of three, named by their first index, last one first."""
+    """Write images (n, 32, 32, 3) as strips of three named by their first index, last one first."""
     for start in reversed(range(0, len(images), 3)):
         strip = Image.fromarray(images[start : start + 3].reshape(-1, 32, 3))
         buffer = io.BytesIO()

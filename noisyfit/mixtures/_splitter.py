@@ -49,14 +49,15 @@ def effective_threshold(clean_proba, threshold=0.5):
     >>> round(effective_threshold([0.7, 0.8, 0.9], threshold=0.5), 6)
     0.70001
     """
-    p = torch.as_tensor(clean_proba)
+    is_tensor = isinstance(clean_proba, torch.Tensor)
+    p = clean_proba if is_tensor else torch.tensor(np.asarray(clean_proba, dtype=np.float64))
     low, high = p.aminmax()
     wanted = torch.full_like(low, threshold)
     inside = wanted.clamp(low + _MARGIN, high - _MARGIN)
     # the last factor: rounding must not decide about a spread of exactly two margins
     constant = high - low < 2 * _MARGIN * (1 - 1e-3)
     result = torch.where(constant, wanted, inside)
-    return result if isinstance(clean_proba, torch.Tensor) else float(result)
+    return result if is_tensor else result.item()
 
 
 class MixtureSplitter(TransformerMixin, BaseEstimator):
@@ -79,20 +80,41 @@ class MixtureSplitter(TransformerMixin, BaseEstimator):
             The fitted splitter.
         """
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        x = self._suspicion(X)
+        clean = self.fit_tensor(self._suspicion(X))
+        self.clean_proba_ = clean.numpy()
+        self.threshold_ = effective_threshold(self.clean_proba_, self.threshold)
+        self.noise_rate_ = float(np.mean(self.clean_proba_ <= self.threshold_))
+        return self
+
+    def fit_tensor(self, x):
+        """Fit to a tensor where it lies: the inner loop of a training, without checks.
+
+        Parameters
+        ----------
+        x : float64 tensor of shape (n_samples,)
+            Losses, on any device.
+
+        Returns
+        -------
+        float64 tensor of shape (n_samples,)
+            Clean probabilities. The components are set as in `fit`.
+        """
         self._scaling, weight = self._scale(x)
         self._mixture = self._fit_mixture(self._scaling.apply(x), weight)
         if self._scaling.constant:
             self._call_all_clean()
         for name in self._mixture_parameters:
-            setattr(self, f"{name}_", getattr(self._mixture, name).numpy())
+            setattr(self, f"{name}_", getattr(self._mixture, name).cpu().numpy())
         self.n_iter_ = self._mixture.n_iter.item()
         self.converged_ = self._mixture.converged.item()
         self.offset_, self.span_ = self._scaling.offset.item(), self._scaling.span.item()
-        self.clean_proba_ = self._clean_proba(X)
-        self.threshold_ = effective_threshold(self.clean_proba_, self.threshold)
-        self.noise_rate_ = float(np.mean(self.clean_proba_ <= self.threshold_))
-        return self
+        return self._posterior(self._scaling.apply(x))
+
+    def components(self):
+        """The fitted components as a dict of numbers, for a record."""
+        fitted = {name: getattr(self, f"{name}_").tolist() for name in self._mixture_parameters}
+        kind = "gaussian" if "variances" in fitted else "beta"
+        return {"kind": kind, "converged": self.converged_} | fitted
 
     def _suspicion(self, X):
         """(n_samples, n_columns) array -> (n_samples,) tensor, larger = more suspicious."""
@@ -103,10 +125,12 @@ class MixtureSplitter(TransformerMixin, BaseEstimator):
             f"{type(self).__name__} was fitted to constant values, which cannot be split: all "
             "samples get the clean probability 1.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         # All weight on the clean component makes its posterior 1 everywhere.
-        self._mixture = self._mixture._replace(weights=torch.tensor([1.0, 0.0]).double())
+        self._mixture = self._mixture._replace(
+            weights=torch.tensor([1.0, 0.0]).to(self._mixture.weights)
+        )
 
     def _clean_proba(self, X):
         return self._posterior(self._scaling.apply(self._suspicion(X))).numpy()

@@ -1,0 +1,70 @@
+"""Dividing the training set into labelled and unlabelled rows, and the guards around it."""
+
+import torch
+
+from noisyfit.losses import cross_entropy
+from noisyfit.mixtures import effective_threshold
+
+_SMALLEST_SPREAD = 1e-12
+_FLOOR = 0.5
+
+
+def scaled_losses(logits, y):
+    """Cross-entropy scaled to [0, 1] over the rows, (n,); zeros where it is constant."""
+    losses = cross_entropy(logits, y)
+    low, high = losses.aminmax()
+    return (losses - low) / (high - low).clamp_min(_SMALLEST_SPREAD)
+
+
+def labelled_rows(clean, threshold, n_min):
+    """Mask (n,) of the rows whose label is used.
+
+    Rows above the threshold, which is moved inside the range of `clean` so that neither part is
+    empty; where they are fewer than `n_min`, the `n_min` rows with the largest values.
+    """
+    labelled = clean > effective_threshold(clean, threshold)
+    n_min = min(n_min, len(clean))
+    largest = torch.zeros_like(labelled)
+    largest[clean.argsort(descending=True, stable=True)[:n_min]] = True
+    return torch.where(labelled.sum() < n_min, largest, labelled)
+
+
+def believed_if_not_worse_than_chance(clean, logits, y, threshold):
+    """All ones where the rows called wrong are not wrong; `clean` otherwise, (n,).
+
+    A mixture finds two groups in the losses of clean labels too: easy and hard ones. A network
+    contradicts wrong labels, so it agrees with them less often than a guess would, 1 / n_classes;
+    with hard right labels it agrees more often.
+    """
+    doubted = clean <= threshold
+    agrees = logits.argmax(1) == y
+    agreement = (agrees & doubted).sum() / doubted.sum().clamp_min(1)
+    return torch.where(agreement > 1 / logits.shape[1], torch.ones_like(clean), clean)
+
+
+def with_class_floor(clean, y, n_classes, threshold, floor=_FLOOR):
+    """`clean` with the best rows of a class raised where too few of that class are believed, (n,).
+
+    Every given class keeps at least `floor` times the believed share of all rows, so that a rare
+    or hard class, whose losses are all large, does not vanish from the labelled part.
+    """
+    believed = clean > threshold
+    best_first = clean.argsort(descending=True, stable=True)
+    by_class = best_first[y[best_first].argsort(stable=True)]
+    size = torch.bincount(y, minlength=n_classes)
+    start = size.cumsum(0) - size
+    rank = torch.arange(len(y), device=y.device) - start[y[by_class]]
+    needed = (floor * believed.float().mean() * size).ceil()  # (n_classes,)
+    kept = torch.zeros_like(believed)
+    kept[by_class] = rank < needed[y[by_class]]
+    return torch.where(kept & ~believed, (1 + threshold) / 2, clean)
+
+
+def balanced_rows(y, n_classes, n_rows, generator):
+    """Random positions with at most ``n_rows / n_classes`` rows of each given class."""
+    order = torch.randperm(len(y), generator=generator, device=y.device)
+    by_class = order[y[order].argsort(stable=True)]
+    size = torch.bincount(y, minlength=n_classes)
+    start = size.cumsum(0) - size
+    rank = torch.arange(len(y), device=y.device) - start[y[by_class]]
+    return by_class[rank < n_rows // n_classes]

@@ -1,0 +1,541 @@
+"""The loop, the evidence and the errors that all methods share."""
+
+import signal
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+from skorch import NeuralNetClassifier
+from skorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    GradientNormClipping,
+    LRScheduler,
+)
+from skorch.dataset import ValidSplit
+from sklearn.datasets import load_digits, make_blobs
+from sklearn.exceptions import NotFittedError
+from torch import nn
+from torch.utils.data import Dataset, TensorDataset
+
+from noisyfit import CoTeachingClassifier, CrossEntropyClassifier, Network
+from noisyfit._base import BaseNoisyClassifier, combine
+from noisyfit.losses import cross_entropy
+from noisyfit.mixtures import GaussianMixtureSplitter
+from noisyfit.modules import MLP, SmallCNN
+from noisyfit.noise import sym_incl
+from noisyfit.schedules import Step
+
+X, Y = make_blobs(90, n_features=4, centers=3, random_state=0)
+
+
+def fit(net=None, X=X, y=Y, **params):
+    net = Network(max_epochs=2) if net is None else net
+    return CrossEntropyClassifier(net, random_state=0, **params).fit(X, y)
+
+
+# ---- learning --------------------------------------------------------------------------------
+
+
+def test_a_new_method_is_one_class_with_one_hook():
+    class Focal(BaseNoisyClassifier):
+        def __init__(self, net=None, *, augment=None, clean_score="auto", random_state=None):
+            self.net = net
+            self.augment = augment
+            self.clean_score = clean_score
+            self.random_state = random_state
+            self.verbose = 0
+
+        def _loss(self, run, batch, t):
+            (net,) = run.learners
+            loss = cross_entropy(net(run.view(batch.x)), batch.y)
+            return (loss * (1 - (-loss).exp()) ** 2).mean()
+
+    clf = Focal(random_state=0).fit(X, Y)
+    assert clf.score(X, Y) > 0.9
+    # nothing was observed in training: the final probability of the label takes its place
+    final = clf.predict_proba(X)[np.arange(90), Y]
+    np.testing.assert_allclose(clf.clean_proba_, final, atol=1e-6)
+
+
+def test_plain_training_equals_a_loop_written_out():
+    """Same start, order and steps as torch by hand, to the bit."""
+    net = Network(MLP, max_epochs=3, batch_size=32, lr_schedule=Step([2]), normalize=None)
+    clf = fit(net)
+    reference = fit(Network(MLP, max_epochs=1, batch_size=32, lr=1e-30, normalize=None))
+    module = reference.nets_[0].module_.train()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    seen = _orders(net)
+    x, y = torch.from_numpy(X).float(), torch.from_numpy(Y)
+    for epoch, order in enumerate(seen):
+        optimizer.param_groups[0]["lr"] = 0.05 * (0.1 if epoch == 2 else 1)
+        for index in order.split(32):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(module(x[index]), y[index]).backward()
+            optimizer.step()
+    for ours, theirs in zip(
+        clf.nets_[0].module_.parameters(), module.parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def _orders(net):
+    """Order of the samples in each epoch of a fit with this net."""
+    orders = []
+
+    class Spy(CrossEntropyClassifier):
+        def _loss(self, run, batch, t):
+            orders[int(t)].append(batch.index)
+            return super()._loss(run, batch, t)
+
+        def _train_epoch(self, run, epoch):
+            orders.append([])
+            super()._train_epoch(run, epoch)
+
+    Spy(net, random_state=0).fit(X, Y)
+    return [torch.cat(epoch) for epoch in orders]
+
+
+def test_every_epoch_visits_every_row_once_in_a_new_order():
+    a, b = _orders(Network(max_epochs=2, batch_size=32))
+    assert sorted(a.tolist()) == list(range(90))
+    assert a.tolist() != b.tolist()
+
+
+def test_dynamics_agree_with_a_plain_count():
+    logits = []
+
+    class Spy(CrossEntropyClassifier):
+        def _loss(self, run, batch, t):
+            (net,) = run.learners
+            z = net(run.view(batch.x))
+            logits.append((batch.index, z.detach()))
+            run.observe(batch.index, z)
+            return cross_entropy(z, batch.y).mean()
+
+    clf = Spy(Network(max_epochs=3, batch_size=32), random_state=0).fit(X, Y)
+    wrong, margin, proba, seen = np.zeros((4, 90))
+    for index, z in logits:
+        for i, row in zip(index.tolist(), z.numpy(), strict=True):
+            others = np.delete(row, Y[i])
+            wrong[i] += row.argmax() != Y[i]
+            margin[i] += row[Y[i]] - others.max()
+            proba[i] += np.exp(row[Y[i]]) / np.exp(row).sum()
+            seen[i] += 1
+    np.testing.assert_array_equal(clf.dynamics_["n_seen"], seen)
+    np.testing.assert_allclose(clf.dynamics_["wrong_events"], wrong / 3, atol=1e-6)
+    np.testing.assert_allclose(clf.dynamics_["margin"], margin / 3, atol=1e-4)
+    np.testing.assert_allclose(clf.dynamics_["proba"], proba / 3, atol=1e-5)
+    np.testing.assert_allclose(
+        clf.clean_proba_, (seen - wrong + proba / 3) / (seen + 1), atol=1e-5
+    )
+    assert clf.history_[2]["train_acc"] == pytest.approx(
+        np.mean([z.argmax() == Y[i] for ix, zs in logits[-3:] for i, z in zip(ix, zs, strict=True)])
+    )
+
+
+def test_history_of_training_finds_more_wrong_labels_than_the_final_network(digits):
+    """After memorisation the final loss has forgotten what the epochs knew."""
+    from sklearn.metrics import roc_auc_score
+
+    images, y = digits
+    noisy = sym_incl(y, 0.4, random_state=0)
+    net = Network(SmallCNN, max_epochs=25)
+    auc = {
+        score: roc_auc_score(
+            ~noisy.changed,
+            CrossEntropyClassifier(net, augment=None, clean_score=score, random_state=0)
+            .fit(images, noisy.y)
+            .clean_proba_,
+        )
+        for score in ("history", "final")
+    }
+    assert auc["history"] > 0.97
+    assert auc["history"] > auc["final"] + 0.05
+
+
+def test_clean_score_takes_a_splitter_and_label_issues_too():
+    noisy = sym_incl(Y, 0.4, random_state=0)
+    clf = fit(Network(max_epochs=10), y=noisy.y, clean_score=GaussianMixtureSplitter())
+    plain = fit(Network(max_epochs=10), y=noisy.y)
+    doubt = 1 - plain.clean_proba_[:, None]
+    expected = GaussianMixtureSplitter().fit(doubt).predict_proba(doubt)[:, 1]
+    np.testing.assert_allclose(clf.clean_proba_, expected, atol=1e-5)
+    issues = plain.label_issues(splitter=GaussianMixtureSplitter())
+    assert set(issues) == set(np.flatnonzero(expected <= 0.5))
+    with pytest.raises(ValueError, match="threshold must be in"):
+        plain.label_issues(threshold=2)
+
+
+def test_combine_averages_as_named():
+    z = torch.tensor([[[2.0, 0.0]], [[0.0, 1.0]]])
+    a, b = z.softmax(2)
+    torch.testing.assert_close(combine(z, "first"), a)
+    torch.testing.assert_close(combine(z, "second"), b)
+    torch.testing.assert_close(combine(z, "proba"), (a + b) / 2)
+    torch.testing.assert_close(combine(z, "logits"), torch.tensor([[1.0, 0.5]]).softmax(1))
+
+
+# ---- what a net may bring --------------------------------------------------------------------
+
+
+def test_a_users_own_skorch_net_is_trained():
+    class Module(nn.Module):
+        def __init__(self, hidden=8):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, 3))
+
+        def forward(self, x):
+            return self.layers(x)
+
+    net = NeuralNetClassifier(
+        Module, module__hidden=16, lr=0.1, max_epochs=30, train_split=None, verbose=0
+    )
+    clf = fit(net)
+    assert type(clf.nets_[0]) is NeuralNetClassifier
+    assert clf.nets_[0].module_.layers[0].out_features == 16
+    assert clf.score(X, Y) > 0.9
+
+
+def test_callbacks_hear_every_event_of_their_network():
+    class Count(Callback):
+        def initialize(self):
+            self.heard = []
+            return self
+
+        def on_train_begin(self, net, **kwargs):
+            self.heard.append("train_begin")
+
+        def on_epoch_begin(self, net, **kwargs):
+            self.heard.append("epoch_begin")
+
+        def on_batch_begin(self, net, batch, training, **kwargs):
+            assert training
+            assert len(batch) == 2
+
+        def on_grad_computed(self, net, named_parameters, **kwargs):
+            assert all(p.grad is not None for _, p in named_parameters)
+            self.heard.append("grad")
+
+        def on_batch_end(self, net, loss, **kwargs):
+            assert net.history[-1, "batches", -1, "train_loss"] == pytest.approx(loss.item())
+
+        def on_epoch_end(self, net, **kwargs):
+            assert net.history[-1, "train_loss"] > 0
+            self.heard.append("epoch_end")
+
+        def on_train_end(self, net, **kwargs):
+            self.heard.append("train_end")
+
+    net = Network(max_epochs=2, batch_size=45, callbacks=[("count", Count())])
+    clf = CoTeachingClassifier(net, random_state=0).fit(X, Y)
+    epoch = ["epoch_begin", "grad", "grad", "epoch_end"]
+    for fitted in clf.nets_:
+        assert dict(fitted.callbacks_)["count"].heard == ["train_begin", *epoch * 2, "train_end"]
+
+
+def test_learning_rate_follows_schedule_or_callback():
+    steps = fit(Network(max_epochs=4, lr=1.0, lr_schedule=Step([1, 3], 0.1)))
+    assert [row["lr"] for row in steps.history_] == pytest.approx([1, 0.1, 0.1, 0.01])
+    halving = LRScheduler("StepLR", step_size=1, gamma=0.5)
+    called = fit(Network(max_epochs=3, lr=1.0, callbacks=[halving]))
+    assert [row["lr"] for row in called.history_] == pytest.approx([1, 0.5, 0.25])
+    cosine = fit(Network(max_epochs=2, lr=1.0))
+    assert [row["lr"] for row in cosine.history_] == pytest.approx([1, 0.5])
+
+
+def test_early_stopping_on_a_held_out_split_restores_the_best():
+    net = Network(
+        max_epochs=50,
+        train_split=ValidSplit(3, stratified=True),
+        callbacks=[EarlyStopping(patience=2, load_best=True, threshold=10, threshold_mode="abs")],
+    )
+    clf = fit(net)
+    assert len(clf.history_) == 3  # the first epoch counts as the best, two misses follow
+    assert {"valid_loss", "valid_acc"} <= set(clf.history_[0])
+    assert clf.clean_proba_.shape == (90,)
+    assert (clf.dynamics_["n_seen"] == 0).sum() == 30
+    one = fit(Network(max_epochs=50, train_split=net.train_split,
+                      callbacks=[EarlyStopping(patience=1, load_best=True, threshold=10,
+                                               threshold_mode="abs")]))
+    np.testing.assert_array_equal(clf.predict_proba(X), one.predict_proba(X))
+
+
+def test_validation_data_given_to_fit_is_scored_each_epoch():
+    clf = CrossEntropyClassifier(Network(max_epochs=3), random_state=0)
+    clf.fit(X, Y, X_val=X[:20], y_val=Y[:20])
+    assert clf.history_[-1]["valid_acc"] == clf.score(X[:20], Y[:20])
+    alone = CrossEntropyClassifier(Network(max_epochs=3), random_state=0).fit(X, Y)
+    np.testing.assert_array_equal(alone.predict_proba(X), clf.predict_proba(X))
+    with pytest.raises(ValueError, match="y_val contains labels"):
+        clf.fit(X, Y, X_val=X[:20], y_val=Y[:20] + 5)
+
+
+def test_gradient_clip_bounds_each_network_by_itself():
+    norms = []
+
+    class Norm(Callback):
+        def on_batch_end(self, net, **kwargs):
+            norms.append(
+                torch.stack([p.grad.norm() for p in net.module_.parameters()]).norm().item()
+            )
+
+    net = Network(max_epochs=1, gradient_clip=0.01, callbacks=[Norm()])
+    CoTeachingClassifier(net, random_state=0).fit(X, Y)
+    assert norms == pytest.approx([0.01] * len(norms), rel=1e-3)
+    by_callback = Network(max_epochs=2, callbacks=[GradientNormClipping(0.01)])
+    ours = fit(Network(max_epochs=2, gradient_clip=0.01))
+    np.testing.assert_allclose(fit(by_callback).predict_proba(X), ours.predict_proba(X), rtol=1e-5)
+
+
+def test_bfloat16_trains_and_predicts_in_float32():
+    clf = fit(Network(max_epochs=20, precision="bfloat16"))
+    assert clf.score(X, Y) > 0.9
+    assert clf.predict_proba(X).dtype == np.float32
+    assert next(clf.nets_[0].module_.parameters()).dtype == torch.float32
+
+
+def test_compiling_in_place_keeps_the_keys_of_the_state_dict():
+    clf = fit(Network(max_epochs=2, compile=True, compile__backend="eager"))
+    plain = fit(Network(max_epochs=2))
+    assert list(clf.nets_[0].module_.state_dict()) == list(plain.nets_[0].module_.state_dict())
+    np.testing.assert_allclose(clf.predict_proba(X), plain.predict_proba(X), rtol=1e-4)
+
+
+def test_dropout_draws_from_the_generator_of_the_fit():
+    net = Network(MLP, module__dropout=0.5, max_epochs=3)
+    results = []
+
+    def work():
+        results.append(fit(net).predict_proba(X))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results:
+        np.testing.assert_array_equal(result, results[0])
+    plain = fit(Network(MLP, max_epochs=3)).predict_proba(X)
+    assert (plain != results[0]).any()
+
+
+# ---- data ------------------------------------------------------------------------------------
+
+
+class Drawers(Dataset):
+    """Images that are drawn when they are asked for."""
+
+    def __init__(self, images, targets=None):
+        self.images = images
+        if targets is not None:
+            self.targets = targets
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i]
+
+
+@pytest.fixture(scope="module")
+def images():
+    digits = load_digits()
+    return (digits.images[:200] * 15).astype(np.uint8), digits.target[:200]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: x[:, None],
+        lambda x: x[..., None],
+        lambda x: torch.from_numpy(x)[:, None],
+        lambda x: list(x),
+        lambda x: x,
+    ],
+    ids=["channels first", "channels last", "tensor", "list", "no channel axis"],
+)
+def test_layouts_of_images_are_equivalent(form, images):
+    x, y = images
+    net = Network(SmallCNN, max_epochs=2)
+    expected = fit(net, x[:, None], y).predict_proba(x[:, None])
+    clf = fit(net, form(x), y)
+    np.testing.assert_array_equal(clf.predict_proba(form(x)), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_streamed_data_set_trains_like_the_resident_array(workers, images):
+    x, y = images
+    net = Network(SmallCNN, max_epochs=2, iterator_train__num_workers=workers)
+    resident = fit(net, x[:, None], y)
+    stream = Drawers(x[:, None])
+    clf = fit(net, stream, y)
+    np.testing.assert_array_equal(clf.predict_proba(stream), resident.predict_proba(x[:, None]))
+    np.testing.assert_array_equal(clf.clean_proba_, resident.clean_proba_)
+    labelled = fit(net, Drawers(x[:, None], y), None)
+    np.testing.assert_array_equal(labelled.clean_proba_, resident.clean_proba_)
+
+
+def test_labels_are_read_from_a_tensor_data_set():
+    pairs = TensorDataset(torch.from_numpy(X).float(), torch.from_numpy(Y))
+    clf = CrossEntropyClassifier(Network(max_epochs=20), random_state=0).fit(pairs)
+    assert clf.score(pairs, Y) > 0.9
+
+
+def test_image_paths_are_decoded_while_training(tmp_path, images):
+    from PIL import Image
+
+    x, y = images
+    paths = []
+    for i, image in enumerate(x[:40]):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(np.kron(image, np.ones((2, 2), np.uint8))).save(paths[-1])
+    clf = fit(Network(SmallCNN, max_epochs=2), paths, y[:40])
+    assert clf.predict([str(p) for p in paths]).shape == (40,)
+
+
+def test_uint8_images_are_scaled_by_their_own_statistics(images):
+    x, y = images
+    clf = fit(Network(SmallCNN, max_epochs=1), x[:, None], y)
+    scale = clf._input_scale_
+    assert scale.mean == pytest.approx(x.mean(), rel=1e-6)
+    assert 1 / scale.scale == pytest.approx(x.std(), rel=1e-6)
+    fixed = fit(Network(SmallCNN, max_epochs=1, normalize=([0.5], [0.25])), x[:, None], y)
+    assert fixed._input_scale_.mean == pytest.approx(127.5)
+    assert 1 / fixed._input_scale_.scale == pytest.approx(63.75)
+
+
+def test_a_table_far_from_zero_is_centred_before_it_loses_digits():
+    shifted = fit(Network(max_epochs=10), X + 1e9)
+    np.testing.assert_allclose(shifted.predict_proba(X + 1e9), fit(Network(max_epochs=10)).predict_proba(X), atol=1e-3)
+
+
+def test_modules_are_chosen_by_the_shape(images):
+    x, y = images
+    assert type(fit().nets_[0].module_) is MLP
+    assert type(fit(Network(max_epochs=1), x, y).nets_[0].module_) is SmallCNN
+
+
+# ---- errors ----------------------------------------------------------------------------------
+
+
+class Softmaxed(nn.Sequential):
+    def __init__(self, n_features, n_classes):
+        super().__init__(nn.Linear(n_features, n_classes), nn.Softmax(dim=1))
+
+
+BAD_DATA = {
+    "NaN": (np.where(np.eye(90, 4) > 0, np.nan, X), Y, "contains NaN"),
+    "inf": (np.where(np.eye(90, 4) > 0, np.inf, X), Y, "infinity"),
+    "complex": (X + 1j, Y, "Complex data not supported"),
+    "empty": (X[:0], Y[:0], "minimum of 2 is required"),
+    "one row": (X[:1], Y[:1], "minimum of 2 is required"),
+    "one dimension": (X[:, 0], Y, "Expected 2D array"),
+    "five dimensions": (X.reshape(90, 2, 2, 1, 1), Y, "dim 5"),
+    "lengths": (X, Y[:-1], "inconsistent numbers of samples"),
+    "no labels": (X, None, "the target y is None"),
+    "continuous labels": (X, X[:, 0], "Unknown label type"),
+    "missing label": (X, np.where(Y == 0, np.nan, Y), "contains NaN"),
+    "NaN image": (np.full((9, 8, 8), np.nan), Y[:9], "contains NaN"),
+    "text column": (pd.DataFrame({"a": list("xyz")}), Y[:3], "could not convert"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data_is_refused_before_training(case):
+    data, labels, message = BAD_DATA[case]
+    clf = CrossEntropyClassifier()
+    with pytest.raises(ValueError, match=message):
+        clf.fit(data, labels)
+    with pytest.raises(NotFittedError):
+        clf.predict(X)
+
+
+def test_sparse_input_is_refused():
+    with pytest.raises(TypeError, match="dense data is required"):
+        CrossEntropyClassifier().fit(sparse.csr_array(X), Y)
+
+
+BAD_NETS = {
+    "class of net": (Network, TypeError, "instance, got the class Network; pass net=Network"),
+    "class of module": (MLP, TypeError, r"pass net=Network\(MLP\)"),
+    "module": (nn.Linear(4, 3), TypeError, r"pass net=Network\(module\)"),
+    "string": ("mlp", TypeError, "must be a Network"),
+    "module name": (Network("resnet"), ValueError, "module must be 'auto'"),
+    "device": (Network(device="quantum"), ValueError, "use 'auto' or 'cpu'"),
+    "absent device": (Network(device="cuda:77"), ValueError, "use 'auto' or 'cpu'"),
+    "epochs": (Network(max_epochs=0), ValueError, "max_epochs must be a positive integer"),
+    "batch": (Network(batch_size=2.5), ValueError, "batch_size must be a positive integer"),
+    "rate": (Network(lr=-1), ValueError, "lr must be positive"),
+    "precision": (Network(precision="half"), ValueError, "precision must be one of"),
+    "schedule": (Network(lr_schedule="linear"), ValueError, "lr_schedule must be"),
+    "clip": (Network(gradient_clip=0), ValueError, "gradient_clip must be positive"),
+    "normalize": (Network(normalize="zca"), ValueError, "normalize must be"),
+    "probabilities": (Network(Softmaxed), ValueError, "remove its last softmax layer"),
+    "width": (Network(nn.Linear(4, 2)), ValueError, r"logits of shape \(batch, 3\)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_NETS)
+def test_bad_net_is_refused_with_a_sentence(case):
+    net, error, message = BAD_NETS[case]
+    with pytest.raises(error, match=message):
+        CrossEntropyClassifier(net).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"augment": "flip"}, TypeError, "augment must be"),
+        ({"augment": lambda x, g: x[:, :2]}, ValueError, "changes the shape"),
+        ({"clean_score": "loss"}, ValueError, "clean_score must be"),
+    ],
+)
+def test_bad_parameter_is_refused_with_a_sentence(params, error, message):
+    with pytest.raises(error, match=message):
+        CrossEntropyClassifier(Network(max_epochs=1), **params).fit(X, Y)
+
+
+def test_images_of_another_shape_are_refused_in_prediction(images):
+    x, y = images
+    clf = fit(Network(SmallCNN, max_epochs=1), x, y)
+    with pytest.raises(ValueError, match=r"expecting images of shape"):
+        clf.predict(x[:, :6])
+    with pytest.raises(ValueError, match="was fitted on images"):
+        clf.predict(x.reshape(200, -1))
+    with pytest.raises(ValueError, match="expecting a 2D table"):
+        fit().predict(x)
+
+
+def test_a_loss_that_explodes_stops_the_fit_and_names_epoch_and_cause():
+    clf = CrossEntropyClassifier(Network(lr=1e20, max_epochs=9), random_state=0)
+    with pytest.raises(ValueError, match=r"in epoch \d of 9.*learning rate"):
+        clf.fit(X, Y)
+    assert not hasattr(clf, "nets_")
+
+
+def test_interrupted_fit_raises_and_leaves_the_estimator_unfitted():
+    class Interrupt(CrossEntropyClassifier):
+        def _end_epoch(self, run, epoch):
+            if epoch == 1:
+                signal.raise_signal(signal.SIGINT)
+
+    clf = Interrupt(Network(max_epochs=3)).fit.__self__
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(X, Y)
+    with pytest.raises(NotFittedError):
+        clf.predict(X)
+    assert not [name for name in vars(clf) if name.endswith("_")]
+
+
+def test_progress_bar_shows_epochs_and_loss(capsys):
+    fit(verbose=1)
+    shown = capsys.readouterr().err
+    assert "CrossEntropyClassifier" in shown
+    assert "2/2" in shown
+    assert "loss=" in shown
+    fit()
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,294 @@
+"""The splitters as estimators: scikit-learn's contract, the papers' properties, safety."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from noisyfit import mixtures
+from noisyfit._em import BETA_PRESETS, beta_em, beta_posterior, minmax_scaling
+from noisyfit.mixtures import (
+    BetaMixtureSplitter,
+    GaussianMixtureSplitter,
+    HistorySplitter,
+)
+
+SPLITTERS = [
+    GaussianMixtureSplitter(),
+    GaussianMixtureSplitter(normalize="percentile", monotone=True),
+    GaussianMixtureSplitter(normalize=None),
+    BetaMixtureSplitter(),
+    BetaMixtureSplitter(preset="official", lookup=100),
+    HistorySplitter(),
+    HistorySplitter(statistic="margin"),
+]
+# checks that scikit-learn keeps for its own estimators
+EXTRA_CHECKS = [
+    "check_dataframe_column_names_consistency",
+    "check_get_feature_names_out_error",
+    "check_global_output_transform_pandas",
+    "check_inplace_ensure_writeable",
+    "check_n_features_in",
+    "check_param_validation",
+    "check_set_output_transform",
+    "check_set_output_transform_pandas",
+    "check_transformer_get_feature_names_out",
+    "check_transformer_get_feature_names_out_pandas",
+]
+
+every_splitter = pytest.mark.parametrize("splitter", SPLITTERS, ids=str)
+
+
+@pytest.fixture
+def losses():
+    """600 losses in two columns, the last 200 of them of wrong labels."""
+    rng = np.random.default_rng(0)
+    clean, wrong = rng.gamma(2, 0.1, (400, 2)), rng.normal(3, 0.4, (200, 2))
+    return np.concatenate([clean, wrong])
+
+
+# --- scikit-learn's contract ---
+
+
+@parametrize_with_checks(SPLITTERS)
+def test_splitter_passes_the_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@every_splitter
+@pytest.mark.parametrize("check", EXTRA_CHECKS)
+@pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names")
+def test_splitter_passes_further_checks_of_scikit_learn(splitter, check):
+    getattr(estimator_checks, check)(type(splitter).__name__, splitter)
+
+
+def test_splitters_pass_all_checks_with_array_api_dispatch():
+    # a process of its own, for scipy reads the variable when it is imported
+    code = (
+        "from noisyfit import mixtures as m\n"
+        "from sklearn.utils.estimator_checks import check_estimator\n"
+        "for name in m.__all__[:3]:\n"
+        "    results = check_estimator(getattr(m, name)())\n"
+        "    assert {r['status'] for r in results} == {'passed'}\n"
+        "    assert any(r['check_name'] == 'check_array_api_input' for r in results)\n"
+    )
+    environment = os.environ | {"SCIPY_ARRAY_API": "1"}
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env=environment)
+
+
+@pytest.mark.parametrize("name", [n for n in mixtures.__all__ if n.endswith("Splitter")])
+def test_splitter_documents_every_parameter_and_fitted_attribute(name, losses):
+    splitter = getattr(mixtures, name)().fit(losses)
+    fitted = {a for a in vars(splitter) if a.endswith("_") and not a.startswith("_")}
+    assert all(word in type(splitter).__doc__ for word in fitted | set(splitter.get_params()))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (
+            {"threshold": 2},
+            r"The 'threshold' parameter .* in the range \[0(\.0)?, 1(\.0)?\]. Got 2",
+        ),
+        ({"normalize": "max"}, "The 'normalize' parameter .* Got 'max' instead"),
+        ({"max_iter": 0}, "The 'max_iter' parameter .* Got 0 instead"),
+        ({"reg_covar": 0}, "The 'reg_covar' parameter .* Got 0 instead"),
+    ],
+)
+def test_splitter_with_a_bad_parameter_says_which_and_what_is_allowed(params, message, losses):
+    with pytest.raises(ValueError, match=message):
+        GaussianMixtureSplitter(**params).fit(losses)
+
+
+@every_splitter
+def test_splitter_given_a_column_as_a_vector_asks_to_reshape(splitter, losses):
+    with pytest.raises(ValueError, match="Reshape your data"):
+        clone(splitter).fit(losses[:, 0])
+
+
+@every_splitter
+def test_splitter_given_one_sample_refuses(splitter):
+    with pytest.raises(ValueError, match="minimum of 2 is required"):
+        clone(splitter).fit([[0.5]])
+
+
+# --- what a fit says ---
+
+
+@every_splitter
+def test_scores_are_consistent_with_each_other_and_with_the_fitted_evidence(splitter, losses):
+    splitter = clone(splitter).fit(losses)
+    clean = splitter.transform(losses)
+    assert clean.shape == (600, 1)
+    np.testing.assert_array_equal(clean[:, 0], splitter.clean_proba_)
+    np.testing.assert_allclose(splitter.predict_proba(losses), np.hstack([1 - clean, clean]))
+    labels = splitter.predict(losses)
+    np.testing.assert_array_equal(labels == 1, splitter.clean_proba_ > splitter.threshold_)
+    assert splitter.noise_rate_ == pytest.approx(1 - labels.mean())
+    assert splitter.weights_.sum() == pytest.approx(1)
+    assert splitter.means_[0] < splitter.means_[1]
+
+
+@every_splitter
+def test_splitter_keeps_float32_and_computes_in_float64(splitter, losses):
+    wide = clone(splitter).fit(losses.astype(np.float32).astype(np.float64))
+    narrow = clone(splitter).fit(losses.astype(np.float32))
+    assert narrow.transform(losses.astype(np.float32)).dtype == np.float32
+    np.testing.assert_array_equal(narrow.clean_proba_, wide.clean_proba_)
+
+
+@every_splitter
+def test_splitter_averages_the_columns(splitter, losses):
+    both = clone(splitter).fit(losses)
+    mean = clone(splitter).fit(losses.mean(1, keepdims=True))
+    np.testing.assert_array_equal(both.clean_proba_, mean.clean_proba_)
+
+
+@pytest.mark.parametrize(
+    "splitter",
+    [GaussianMixtureSplitter(), BetaMixtureSplitter(), BetaMixtureSplitter(preset="official")],
+    ids=str,
+)
+def test_new_losses_beyond_the_fitted_range_count_as_its_end(splitter, losses):
+    splitter.fit(losses)
+    new = splitter.transform([[-5, -5], losses.min(0), losses.max(0), [50, 50]])[:, 0]
+    assert new[0] == pytest.approx(splitter.clean_proba_[losses.mean(1).argmin()])
+    assert new[3] == pytest.approx(splitter.clean_proba_[losses.mean(1).argmax()])
+    assert new[3] < 0.01 < new[0]
+
+
+def test_largest_losses_under_the_official_preset_get_the_largest_wrong_posterior(losses):
+    splitter = BetaMixtureSplitter(preset="official").fit(losses)
+    beyond_the_percentile = losses.mean(1) > splitter.offset_ + splitter.span_
+    assert beyond_the_percentile.sum() == 30
+    np.testing.assert_allclose(
+        splitter.clean_proba_[beyond_the_percentile], splitter.clean_proba_.min(), atol=1e-12
+    )
+
+
+def test_splitter_in_a_pipeline_names_its_column(losses):
+    pipeline = make_pipeline(
+        FunctionTransformer(np.sqrt, feature_names_out="one-to-one"), GaussianMixtureSplitter()
+    )
+    frame = pipeline.set_output(transform="pandas").fit_transform(losses)
+    assert list(frame.columns) == ["clean_proba"]
+    assert frame.shape == (600, 1)
+
+
+def test_beta_parameters_of_none_come_from_the_preset_and_others_replace_them(losses):
+    official = BetaMixtureSplitter(preset="official").fit(losses)
+    spelt_out = BetaMixtureSplitter(init="official", m_step="moments", max_iter=10, tol=0)
+    np.testing.assert_array_equal(official.clean_proba_, spelt_out.fit(losses).clean_proba_)
+    assert official.n_iter_ == 10
+    assert not official.converged_
+    robust = BetaMixtureSplitter().fit(losses)
+    assert robust.converged_
+    assert 1 < robust.n_iter_ < 100
+    assert BetaMixtureSplitter(max_iter=1).fit(losses).n_iter_ == 1
+
+
+def test_beta_lookup_of_ten_points_gives_ten_values_at_most(losses):
+    splitter = BetaMixtureSplitter(lookup=10).fit(losses)
+    assert 1 < len(np.unique(splitter.clean_proba_)) <= 10
+
+
+@pytest.mark.parametrize("splitter", [GaussianMixtureSplitter(), BetaMixtureSplitter()], ids=str)
+def test_monotone_splitter_never_calls_a_larger_loss_cleaner(splitter):
+    # a tight clean group, and a broad group of wrong labels on both sides of it
+    rng = np.random.default_rng(0)
+    x = np.r_[rng.beta(40, 80, 900), rng.beta(2, 1.5, 300)][:, None]
+    grid = np.linspace(0, 1, 500)[:, None]
+    as_published = splitter.fit(x).transform(grid)[:, 0]
+    assert np.diff(as_published).max() > 0.01
+    monotone = splitter.set_params(monotone=True).fit(x).transform(grid)[:, 0]
+    assert np.diff(monotone).max() <= 0
+
+
+# --- safety ---
+
+
+@every_splitter
+@pytest.mark.parametrize("n_samples", [2, 100])
+def test_constant_input_counts_as_clean_with_a_warning(splitter, n_samples):
+    splitter = clone(splitter)
+    with pytest.warns(UserWarning, match="constant values"):
+        splitter.fit(np.full((n_samples, 2), 0.7))
+    np.testing.assert_array_equal(splitter.clean_proba_, 1)
+    assert splitter.noise_rate_ == 0
+    assert splitter.predict([[0.7, 0.7], [3, 4]]).tolist() == [1, 1]
+    assert all(np.isfinite(v).all() for k, v in vars(splitter).items() if k.endswith("s_"))
+
+
+@every_splitter
+@pytest.mark.parametrize("wrong", [1, 30, 97])
+def test_two_values_are_told_apart_at_any_share(splitter, wrong):
+    losses = np.r_[np.zeros(100 - wrong), np.ones(wrong)][:, None]
+    if getattr(splitter, "statistic", None) == "margin":
+        losses = -losses
+    labels = clone(splitter).fit(losses).predict(losses)
+    assert labels.tolist() == [1] * (100 - wrong) + [0] * wrong
+
+
+def test_clean_skewed_losses_are_doubted_as_documented():
+    def doubted(splitter):
+        return splitter.fit(losses).noise_rate_
+
+    for seed in range(5):
+        losses = np.random.default_rng(seed).beta(1, 8, (5000, 1))
+        assert 0.21 <= doubted(GaussianMixtureSplitter()) <= 0.26
+        assert 0.20 <= doubted(BetaMixtureSplitter(preset="official")) <= 0.24
+        assert 0.13 <= doubted(BetaMixtureSplitter()) <= 0.22
+        assert 0.01 <= doubted(HistorySplitter()) <= 0.05
+        scaled = torch.from_numpy(losses[:, 0])
+        scaled = minmax_scaling(scaled, margin=1e-3).apply(scaled)
+        posterior = beta_posterior(scaled, beta_em(scaled, **BETA_PRESETS["official"]))
+        assert 0.02 <= (posterior <= 0.5).double().mean() <= 0.06
+
+
+# --- the papers' properties ---
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gaussian_splitter_recovers_separated_groups(seed):
+    rng = np.random.default_rng(seed)
+    clean = rng.random(5000) < 0.7
+    x = np.where(clean, rng.normal(0.1, 0.05, 5000), rng.normal(0.6, 0.1, 5000))[:, None]
+    splitter = GaussianMixtureSplitter().fit(x)
+    assert (splitter.predict(x) == clean).mean() >= 0.995
+    assert splitter.weights_[0] == pytest.approx(0.7, abs=0.02)
+
+
+def test_history_splitter_on_two_betas_has_the_known_weight_and_ranks_almost_perfectly():
+    rng = np.random.default_rng(0)
+    x = np.r_[rng.beta(2, 8, 3000), rng.beta(8, 2, 2000)][:, None]
+    splitter = HistorySplitter().fit(x)
+    assert splitter.weights_[0] == pytest.approx(0.58, abs=0.04)
+    assert roc_auc_score(np.arange(5000) < 3000, splitter.clean_proba_) >= 0.99
+    assert splitter.n_iter_ == 20
+
+
+def test_history_splitter_never_calls_a_larger_count_cleaner():
+    # Few wrong events of clean labels and a broad group of the others: two betas that cross twice.
+    rng = np.random.default_rng(0)
+    counts = np.r_[rng.binomial(40, 0.15, 400), rng.integers(0, 41, 200)]
+    clean = HistorySplitter().fit(counts[:, None]).transform(np.arange(41)[:, None])[:, 0]
+    assert (np.diff(clean) <= 0).all()
+    assert clean[0] > 0.5 > clean[-1]
+
+
+def test_history_statistics_that_are_larger_for_right_labels_are_turned_round():
+    proba = np.random.default_rng(0).beta(2, 1, (300, 1))
+    doubt = HistorySplitter().fit(1 - proba)
+    for statistic in ("proba", "margin"):
+        splitter = HistorySplitter(statistic=statistic).fit(proba)
+        np.testing.assert_allclose(splitter.clean_proba_, doubt.clean_proba_, atol=1e-9)
+    assert roc_auc_score(proba[:, 0] > 0.5, doubt.clean_proba_) == 1
