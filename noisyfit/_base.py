@@ -8,6 +8,7 @@ from skorch.dataset import Dataset as SkorchDataset
 from torch.utils.data import Dataset, Subset
 from tqdm.auto import tqdm
 
+from noisyfit._callbacks import CallbackSupportMixin, with_callbacks
 from noisyfit._data import StreamData, TensorData
 from noisyfit._inputs import InputScale, validate_X, validate_y
 from noisyfit._learner import Learner
@@ -39,7 +40,7 @@ def combine(logits, ensemble):
     return logits[min(("first", "second").index(ensemble), len(logits) - 1)].softmax(1)
 
 
-class BaseNoisyClassifier(ClassifierMixin, BaseEstimator):
+class BaseNoisyClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Base of all methods: validation, seeding, networks, the loop, prediction, evidence.
 
     A method stores its parameters in ``__init__`` and fills in as few of these as it can:
@@ -61,6 +62,7 @@ class BaseNoisyClassifier(ClassifierMixin, BaseEstimator):
     ensemble = "first"
     drop_last = False
 
+    @with_callbacks
     def fit(self, X, y=None, *, X_val=None, y_val=None):
         """Train on `X` with labels of which some may be wrong.
 
@@ -127,7 +129,7 @@ class BaseNoisyClassifier(ClassifierMixin, BaseEstimator):
                 self.drop_last,
             )
             self._check_module(run)
-            self._train(run, valid)
+            self._train(run, valid, X, y)
             self._gather_evidence(run, data, train_index)
 
     def _check_parameters(self):
@@ -205,9 +207,11 @@ class BaseNoisyClassifier(ClassifierMixin, BaseEstimator):
                     "logits: remove its last softmax layer."
                 )
 
-    def _train(self, run, valid):
+    def _train(self, run, valid, X, y):
         run.begin(valid)
         self._begin(run)
+        context = self._init_callback_context(max_subtasks=run.max_epochs)
+        context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         with tqdm(
             range(run.max_epochs),
             desc=type(self).__name__,
@@ -215,18 +219,35 @@ class BaseNoisyClassifier(ClassifierMixin, BaseEstimator):
             disable=not self.verbose,
         ) as bar:
             for epoch in bar:
-                run.begin_epoch(epoch)
-                self._train_epoch(run, epoch)
-                self._end_epoch(run, epoch)
-                row = run.end_epoch(epoch)
-                if valid is not None:
-                    row |= self._score(run, valid)
-                stop = run.close_epoch(row)
+                task = context.subcontext(task_name="epoch")
+                task.call_on_fit_task_begin(estimator=self, X=X, y=y)
+                row = self._run_epoch(run, epoch, valid)
                 bar.set_postfix(loss=f"{row['train_loss']:.3f}")
+                stop = run.close_epoch(row)
+                stop |= task.call_on_fit_task_end(
+                    estimator=self, X=X, y=y, reconstruction_attributes=self._predictor
+                )
                 if stop:
                     break
         run.finish()
         self.history_ = run.history
+        context.call_on_fit_task_end(
+            estimator=self, X=X, y=y, reconstruction_attributes=self._predictor
+        )
+
+    def _run_epoch(self, run, epoch, valid):
+        run.begin_epoch(epoch)
+        self._train_epoch(run, epoch)
+        self._end_epoch(run, epoch)
+        row = run.end_epoch(epoch)
+        if valid is not None:
+            row |= self._score(run, valid)
+        return row
+
+    def _predictor(self):
+        """What a copy of the estimator needs to predict at this point of the fit."""
+        names = ("classes_", "nets_", "_input_scale_", "_image_layout", "n_features_in_")
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
     def _begin(self, run):
         pass

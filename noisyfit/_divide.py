@@ -29,8 +29,8 @@ def labelled_rows(clean, threshold, n_min):
     return torch.where(labelled.sum() < n_min, largest, labelled)
 
 
-def believed_if_not_worse_than_chance(clean, logits, y, threshold):
-    """All ones where the rows called wrong are not wrong; `clean` otherwise, (n,).
+def agreement_with_doubted(clean, logits, y, threshold):
+    """Share of the doubted labels that the network predicts itself, a tensor of shape ().
 
     A mixture finds two groups in the losses of clean labels too: easy and hard ones. A network
     contradicts wrong labels, so it agrees with them less often than a guess would, 1 / n_classes;
@@ -38,8 +38,7 @@ def believed_if_not_worse_than_chance(clean, logits, y, threshold):
     """
     doubted = clean <= threshold
     agrees = logits.argmax(1) == y
-    agreement = (agrees & doubted).sum() / doubted.sum().clamp_min(1)
-    return torch.where(agreement > 1 / logits.shape[1], torch.ones_like(clean), clean)
+    return (agrees & doubted).sum() / doubted.sum().clamp_min(1)
 
 
 def with_class_floor(clean, y, n_classes, threshold, floor=_FLOOR):

@@ -1,102 +1,41 @@
-"""Displays of what a fit leaves behind: losses with their mixture, and the training history.
-
-They read fitted attributes only. ``from_...`` computes and draws, ``plot`` draws once more.
-"""
+"""Displays of what a fit leaves behind: losses with their mixture, and the training history."""
 
 from numbers import Integral
 
 import numpy as np
 from scipy.stats import beta, norm
-from sklearn.utils import check_scalar
+from sklearn.utils import check_array, check_consistent_length, check_scalar
 from sklearn.utils._optional_dependencies import check_matplotlib_support
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from noisyfit.metrics.detection import check_wrong
 
 __all__ = ["LossHistogramDisplay", "TrainingHistoryDisplay"]
 
-# Colours of Okabe and Ito, told apart with every common kind of colour vision.
+# Okabe and Ito: told apart with every common kind of colour vision; paler for the bars
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_LINE_STYLES = ("-", "--", ":", "-.")
-_BARS = {1: ("#BFBFBF",), 2: ("#A6CEE9", "#F0A878")}
-_BAR_LABELS = {1: ("All labels",), 2: ("Right labels", "Wrong labels")}
-_N_GRID = 1001
-_EDGE = 2e-5  # a percentile scale begins and ends this close to the outermost fitted losses
+_STYLES = ("-", "--", ":", "-.")
+_BARS = {1: {"All labels": "#C4C4C4"}, 2: {"Right labels": "#A9CCE8", "Wrong labels": "#F3B58B"}}
 _STATISTICS = {"wrong_events": "Wrong events", "margin": "Margin", "proba": "Probability"}
-_TURNED = ("margin", "proba")  # statistics that are larger for right labels
-_QUANTITIES = {"acc": "Accuracy", "loss": "Loss"}
-_MEANINGS = {
-    "train_acc": "Training accuracy, given labels",
-    "valid_acc": "Validation accuracy",
-    "train_loss": "Training loss",
-    "valid_loss": "Validation loss",
-    "lr": "Learning rate",
-    "seconds": "Time of an epoch (s)",
-}
-
-
-def component_mass(x, width, mixture):
-    """Share of all samples that each component expects between x - width / 2 and x + width / 2.
-
-    Parameters
-    ----------
-    x : ndarray of shape (n,)
-        Centres of the windows.
-    width : float
-        Their width, in the units of `x`.
-    mixture : dict
-        ``weights`` with ``means`` and ``variances``, or with ``alphas`` and ``betas``, each of
-        shape (2,), on the axis ``(x - offset) / span``; by default that is `x` itself. A negative
-        ``span`` turns the axis round.
-
-    Returns
-    -------
-    ndarray of shape (2, n)
-        Divided by `width`: the weighted densities, averaged over a window. Unlike the densities
-        themselves it stays finite where a beta has a pole.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from noisyfit.plots import component_mass
-    >>> mixture = {"means": [0.2, 0.8], "variances": [0.01, 0.01], "weights": [0.7, 0.3]}
-    >>> component_mass(np.array([0.2]), 4.0, mixture).ravel().round(3).tolist()
-    [0.7, 0.3]
-    """
-    offset, span = mixture.get("offset", 0.0), mixture.get("span", 1.0)
-    ends = (np.stack([x - width / 2, x + width / 2])[:, None] - offset) / span  # (2, 1, n)
-    if "variances" in mixture:
-        means, deviations = _columns(mixture["means"], np.sqrt(mixture["variances"]))
-        below = norm.cdf(ends, means, deviations)
-    else:
-        below = beta.cdf(ends, *_columns(mixture["alphas"], mixture["betas"]))
-    (weights,) = _columns(mixture["weights"])
-    return weights * np.abs(below[1] - below[0])
-
-
-def _columns(*parameters):
-    """Parameters (2,) of the components as columns (2, 1)."""
-    return [np.asarray(values, dtype=np.float64)[:, None] for values in parameters]
+_WORDS = {"acc": "accuracy", "lr": "learning rate", "train": "training", "valid": "validation"}
+_TOLERANCE = 2e-5  # the outermost fitted losses lie up to 1e-5 outside a scale of percentiles
 
 
 class LossHistogramDisplay:
-    """Histogram of a number per sample, with the two fitted components drawn over it.
+    """Histogram of one number per sample, with the two fitted components drawn over it.
 
-    It shows whether right and wrong labels form two groups at all, and whether the mixture found
-    them. Build it by `from_estimator` or `from_splitter`.
+    It shows whether right and wrong labels form two groups, and whether the mixture found them.
+    Build it by `from_estimator` or `from_splitter`.
 
     Parameters
     ----------
     counts : ndarray of shape (1, n_bins) or (2, n_bins)
-        Samples in each bar: all of them, or those with right and with wrong labels.
+        Samples in each bar: all of them, or those with right and those with wrong labels.
     edges : ndarray of shape (n_bins + 1,)
-        Ends of the bars, equally far apart.
-    grid : ndarray of shape (n_grid,), optional
-        Where the curves are drawn.
-    expected : ndarray of shape (2, n_grid), optional
-        Samples that the clean and the wrong component expect in a bar centred at each point of
-        `grid`. Divided by the width of a bar and the number of samples described by the mixture:
-        the weighted densities.
+        Ends of the bars.
+    expected : ndarray of shape (2, n_bins), optional
+        Samples that the clean and the wrong component expect in each bar: the integrals of the
+        weighted densities, times the number of samples that the mixture describes.
     weights : ndarray of shape (2,), optional
         Weights of the components.
     value_label : str, default="Loss"
@@ -107,15 +46,9 @@ class LossHistogramDisplay:
     bars_ : list of matplotlib BarContainer
         One for each row of `counts`, stacked.
     lines_ : list of matplotlib Line2D
-        Clean and wrong component; empty without a mixture.
-    ax_ : matplotlib Axes
+        Clean and wrong component, through the middles of the bars; empty without a mixture.
+    ax_, figure_ : matplotlib Axes and Figure
         Where it was drawn.
-    figure_ : matplotlib Figure
-        The figure of ``ax_``.
-
-    See Also
-    --------
-    TrainingHistoryDisplay : Accuracy or loss over the epochs.
 
     Examples
     --------
@@ -124,18 +57,13 @@ class LossHistogramDisplay:
     >>> losses = [[0.1], [0.2], [0.1], [0.3], [2.8], [3.1]]
     >>> splitter = GaussianMixtureSplitter().fit(losses)
     >>> display = LossHistogramDisplay.from_splitter(splitter, losses, bins=3)
-    >>> display.counts.tolist()
-    [[4, 0, 2]]
-    >>> display.weights.round(2).tolist()
-    [0.67, 0.33]
+    >>> display.counts.tolist(), display.weights.round(2).tolist()
+    ([[4, 0, 2]], [0.67, 0.33])
     """
 
-    def __init__(
-        self, counts, edges, *, grid=None, expected=None, weights=None, value_label="Loss"
-    ):
+    def __init__(self, counts, edges, *, expected=None, weights=None, value_label="Loss"):
         self.counts = counts
         self.edges = edges
-        self.grid = grid
         self.expected = expected
         self.weights = weights
         self.value_label = value_label
@@ -147,13 +75,13 @@ class LossHistogramDisplay:
         Parameters
         ----------
         estimator : estimator
-            With ``losses_`` of shape (n_networks, n_trained) or (n_trained,), and the components
-            in ``mixture_history_``, of which the last entry of the network counts. Without
-            ``losses_``, one minus ``clean_proba_`` is drawn, without components.
-        wrong : bool array of shape (n_samples,) or tuple (y_true, y_noisy), optional
-            Which labels are wrong, where that is known.
+            With ``losses_`` of shape (n_networks, n_trained) or (n_trained,), and components in
+            ``mixture_history_``, of which the network's last entry counts. Without ``losses_``,
+            one minus ``clean_proba_`` is drawn.
+        wrong : bool array of shape (n_trained,) or tuple (y_true, y_noisy), optional
+            Which labels are wrong, if that is known.
         net : int, default=0
-            Whose losses are drawn, where there are two networks.
+            Whose losses are drawn, counted from 0.
         bins : int, default=50
             Number of bars.
         ax : matplotlib Axes, optional
@@ -165,47 +93,36 @@ class LossHistogramDisplay:
 
         Raises
         ------
-        NotFittedError
-            If the estimator was not fitted.
         ValueError
-            If there is nothing to draw, no such network, or `wrong` has another length.
+            If the estimator was not fitted or left nothing to draw, if there is no such network,
+            or if `wrong` has another length.
         """
         check_is_fitted(estimator)
-        if not hasattr(estimator, "losses_"):
-            if not hasattr(estimator, "clean_proba_"):
-                raise ValueError(
-                    f"{type(estimator).__name__} has neither losses_ nor clean_proba_ to draw."
-                )
-            doubt = 1 - np.asarray(estimator.clean_proba_)
-            return cls._from_values(doubt, wrong, bins, "1 − clean probability", limits=(0, 1)).plot(
-                ax=ax
-            )
-        losses = np.atleast_2d(estimator.losses_)  # (n_networks, n_trained)
-        check_scalar(net, "net", Integral, min_val=0, max_val=len(losses) - 1)
-        mixture = _last_mixture(getattr(estimator, "mixture_history_", ()), net + 1)
-        display = cls._from_values(losses[net], wrong, bins, "Loss, scaled to 0–1", mixture)
-        return display.plot(ax=ax)
+        if hasattr(estimator, "losses_"):
+            losses = np.atleast_2d(estimator.losses_)
+            check_scalar(net, "net", Integral, min_val=0, max_val=len(losses) - 1)
+            mixture, label = _final_mixture(estimator, net), "Scaled loss (0 to 1)"
+            return cls._of_values(losses[net], wrong, bins, label, mixture).plot(ax=ax)
+        if not hasattr(estimator, "clean_proba_"):
+            raise ValueError(f"{type(estimator).__name__} has no losses_ and no clean_proba_.")
+        doubt = 1 - np.asarray(estimator.clean_proba_)
+        return cls._of_values(doubt, wrong, bins, "1 − clean probability", limits=(0, 1)).plot(
+            ax=ax
+        )
 
     @classmethod
-    def from_splitter(
-        cls, splitter, losses, *, wrong=None, bins=50, value_label=None, ax=None
-    ):
-        """Draw losses in their own units, with the components of a fitted splitter.
+    def from_splitter(cls, splitter, losses, *, wrong=None, bins=50, ax=None):
+        """Draw losses in their own units, with the components of a splitter.
 
         Parameters
         ----------
         splitter : GaussianMixtureSplitter, BetaMixtureSplitter or HistorySplitter
-            A fitted one.
+            A fitted one. If it was fitted between two percentiles, its curves describe the
+            losses in between and sum to their number.
         losses : array-like of shape (n_samples, n_columns)
             What it was fitted to, or other values of that kind; the columns are averaged.
-        wrong : bool array of shape (n_samples,) or tuple (y_true, y_noisy), optional
-            Which labels are wrong, where that is known.
-        bins : int, default=50
-            Number of bars.
-        value_label : str, optional
-            What the losses are; by default "Loss", or the statistic of a `HistorySplitter`.
-        ax : matplotlib Axes, optional
-            Where to draw; by default in a new figure.
+        wrong, bins, ax
+            As in `from_estimator`.
 
         Returns
         -------
@@ -213,80 +130,217 @@ class LossHistogramDisplay:
 
         Raises
         ------
-        NotFittedError
-            If the splitter was not fitted.
         ValueError
-            If `losses` has other columns than those of the fit, or `wrong` another length.
-
-        Notes
-        -----
-        A scale of percentiles keeps the smallest and the largest losses out of the fit. The
-        curves then describe the other samples only, and sum to their number.
+            If the splitter was not fitted, or if `losses` or `wrong` have a wrong shape.
         """
         check_is_fitted(splitter)
         values = validate_data(splitter, losses, reset=False, dtype=np.float64).mean(axis=1)
-        if value_label is None:
-            value_label = _STATISTICS.get(getattr(splitter, "statistic", None), "Loss")
-        mixture = _splitter_mixture(splitter)
-        return cls._from_values(values, wrong, bins, value_label, mixture).plot(ax=ax)
+        label = _STATISTICS.get(getattr(splitter, "statistic", None), "Loss")
+        return cls._of_values(values, wrong, bins, label, _mixture_of(splitter)).plot(ax=ax)
 
     @classmethod
-    def _from_values(cls, values, wrong, bins, value_label, mixture=None, limits=None):
-        values = check_array(values, ensure_2d=False, dtype=np.float64, input_name="losses")
+    def _of_values(cls, values, wrong, bins, label, mixture=None, limits=None):
+        values = check_array(values, dtype=np.float64, ensure_2d=False, input_name="losses")
         check_scalar(bins, "bins", Integral, min_val=1)
-        edges = np.histogram_bin_edges(values, bins, limits)
         groups = [values]
         if wrong is not None:
             wrong = check_wrong(wrong)
-            if len(wrong) != len(values):
-                raise ValueError(
-                    f"wrong has {len(wrong)} entries for {len(values)} values; give the entries of "
-                    "the rows that were trained on."
-                )
+            check_consistent_length(values, wrong)
             groups = [values[~wrong], values[wrong]]
+        edges = np.histogram_bin_edges(values, bins, limits)
         counts = np.stack([np.histogram(group, edges)[0] for group in groups])
         if mixture is None:
-            return cls(counts, edges, value_label=value_label)
-        width = edges[1] - edges[0]
-        grid = np.linspace(edges[0] + width / 2, edges[-1] - width / 2, _N_GRID)
-        expected = _n_described(values, mixture) * component_mass(grid, width, mixture)
-        weights = np.asarray(mixture["weights"])
-        return cls(
-            counts, edges, grid=grid, expected=expected, weights=weights, value_label=value_label
-        )
+            return cls(counts, edges, value_label=label)
+        expected, weights = expected_counts(edges, values, mixture), np.array(mixture["weights"])
+        return cls(counts, edges, expected=expected, weights=weights, value_label=label)
 
     def plot(self, *, ax=None):
-        """Draw the bars and the curves.
+        """Draw bars and curves in `ax`, or in a new figure; return the display."""
+        self.ax_ = _axes(ax, "LossHistogramDisplay.plot")
+        self.figure_, self.bars_, self.lines_ = self.ax_.figure, [], []
+        below = np.zeros_like(self.counts[0])
+        for row, (name, colour) in zip(self.counts, _BARS[len(self.counts)].items(), strict=True):
+            style = {"align": "edge", "color": colour, "label": f"{name} ({row.sum()})"}
+            bars = self.ax_.bar(self.edges[:-1], row, np.diff(self.edges), below, **style)
+            self.bars_.append(bars)
+            below = below + row
+        middles = (self.edges[:-1] + self.edges[1:]) / 2
+        for k, curve in enumerate([] if self.expected is None else self.expected):
+            label = f"{('Clean', 'Wrong')[k]} component ({self.weights[k]:.0%})"
+            style = {"color": _COLOURS[k], "linewidth": 2, "label": label}
+            self.lines_ += self.ax_.plot(middles, curve, _STYLES[k], **style)
+        self.ax_.set(xlabel=self.value_label, ylabel="Samples per bar")
+        self.ax_.legend(frameon=False)
+        return self
+
+
+class TrainingHistoryDisplay:
+    """Lines of accuracy, loss or another column of ``history_`` over the epochs.
+
+    Build it by `from_estimator` or `from_histories`.
+
+    Parameters
+    ----------
+    curves : dict of str to (epochs, values)
+        What is drawn, by its name in the legend.
+    value_label : str, default="Value"
+        What the vertical axis shows.
+
+    Attributes
+    ----------
+    lines_ : list of matplotlib Line2D
+        In the order of `curves`.
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it was drawn.
+
+    Examples
+    --------
+    >>> from noisyfit.plots import TrainingHistoryDisplay
+    >>> history = [{"epoch": 1, "valid_acc": 0.6}, {"epoch": 2, "valid_acc": 0.9}]
+    >>> display = TrainingHistoryDisplay.from_histories({"plain": history})
+    >>> display.curves["plain"]
+    ([1, 2], [0.6, 0.9])
+    """
+
+    def __init__(self, curves, *, value_label="Value"):
+        self.curves = curves
+        self.value_label = value_label
+
+    @classmethod
+    def from_estimator(cls, estimator, *, keys=("train_acc", "valid_acc"), ax=None):
+        """Draw columns of one history; training accuracy counts agreement with given labels.
 
         Parameters
         ----------
+        estimator : estimator or list of dict
+            A fitted one, or its ``history_``.
+        keys : tuple of str, default=("train_acc", "valid_acc")
+            Columns. Those of validation are left out if there was none.
         ax : matplotlib Axes, optional
             Where to draw; by default in a new figure.
 
         Returns
         -------
-        LossHistogramDisplay
-            Itself, with the artists as attributes.
+        TrainingHistoryDisplay
+
+        Raises
+        ------
+        ValueError, TypeError
+            If there is no history, or a column is not in it.
         """
-        check_matplotlib_support(f"{type(self).__name__}.plot")
-        self.ax_, self.figure_ = _open_axes(ax)
-        self.bars_, self.lines_ = [], []
-        below = np.zeros_like(self.counts[0])
-        kind = len(self.counts)
-        for row, colour, label in zip(self.counts, _BARS[kind], _BAR_LABELS[kind], strict=True):
-            self.bars_.append(self._bars(row, below, colour, f"{label} ({row.sum()})"))
-            below = below + row
-        if self.expected is not None:
-            for k, name in enumerate(("Clean", "Wrong")):
-                label = f"{name} component ({self.weights[k]:.0%})"
-                style = {"color": _COLOURS[k], "linestyle": _LINE_STYLES[k], "linewidth": 2}
-                self.lines_ += self.ax_.plot(self.grid, self.expected[k], label=label, **style)
-        self.ax_.set(xlabel=self.value_label, ylabel="Samples per bar")
+        rows = _rows(estimator)
+        absent = {"valid_acc", "valid_loss"}.difference(*rows)
+        found = [key for key in keys if key not in absent] or keys
+        curves = {_meaning(key): _curve(rows, key) for key in found}
+        quantities = {_meaning(key.rsplit("_", 1)[-1]) for key in found}
+        label = quantities.pop() if len(quantities) == 1 else "Value"
+        return cls(curves, value_label=label).plot(ax=ax)
+
+    @classmethod
+    def from_histories(cls, histories, key="valid_acc", *, ax=None):
+        """Draw one column of several histories.
+
+        Parameters
+        ----------
+        histories : dict of str to estimator or list of dict
+            Fitted estimators, or their ``history_``, by their names in the legend.
+        key : str, default="valid_acc"
+            The column.
+        ax : matplotlib Axes, optional
+            Where to draw; by default in a new figure.
+
+        Returns
+        -------
+        TrainingHistoryDisplay
+
+        Raises
+        ------
+        ValueError, TypeError
+            If there is no history, or one without that column.
+        """
+        curves = {name: _curve(_rows(source), key) for name, source in histories.items()}
+        return cls(curves, value_label=_meaning(key)).plot(ax=ax)
+
+    def plot(self, *, ax=None):
+        """Draw the lines in `ax`, or in a new figure; return the display."""
+        self.ax_ = _axes(ax, "TrainingHistoryDisplay.plot")
+        self.figure_, self.lines_ = self.ax_.figure, []
+        for i, (name, (epochs, values)) in enumerate(self.curves.items()):
+            n = len(_COLOURS)
+            style = {"color": _COLOURS[i % n], "linestyle": _STYLES[i // n % len(_STYLES)]}
+            marker = "o" if len(epochs) == 1 else None
+            self.lines_ += self.ax_.plot(epochs, values, marker=marker, label=name, **style)
+        self.ax_.xaxis.get_major_locator().set_params(integer=True)
+        self.ax_.set(xlabel="Epoch", ylabel=self.value_label)
         self.ax_.legend(frameon=False)
         return self
 
-    def _bars(self, heights, bottom, colour, label):
-        lefts, width = self.edges[:-1], np.diff(self.edges)
-        return self.ax_.bar(
-            lefts, heights, width, bottom, align="edge", color=colour, label=label
+
+def expected_counts(edges, values, mixture):
+    """Samples that each component expects between the edges, (2, n_bins).
+
+    The components live on the axis ``(x - offset) / span``; a negative span turns it round.
+    """
+    offset, span = mixture["offset"], mixture["span"]
+    u, weights = (edges - offset) / span, np.reshape(mixture["weights"], (2, 1))
+    if "variances" in mixture:
+        means, variances = np.reshape([mixture["means"], mixture["variances"]], (2, 2, 1))
+        shares = np.diff(norm.cdf(u, means, np.sqrt(variances)))
+    else:
+        shares = np.diff(beta.cdf(u, *np.reshape([mixture["alphas"], mixture["betas"]], (2, 2, 1))))
+    n = len(values)
+    if mixture["bounded"]:
+        low, high = sorted((offset, offset + span))
+        n = np.sum((values >= low - _TOLERANCE) & (values <= high + _TOLERANCE))
+    return n * weights * np.abs(shares)
+
+
+def _final_mixture(estimator, net):
+    """The last components of a network, or None."""
+    history = getattr(estimator, "mixture_history_", [])
+    mine = [record for record in history if record.get("net", 1) == net + 1]
+    if not mine or "kind" not in mine[-1]:
+        return None
+    return {"offset": 0.0, "span": 1.0, "bounded": mine[-1]["kind"] == "beta"} | mine[-1]
+
+
+def _mixture_of(splitter):
+    fitted = {k[:-1]: v for k, v in vars(splitter).items() if k.endswith("_")}
+    if getattr(splitter, "statistic", None) in ("margin", "proba"):  # fitted to -x
+        fitted |= {"offset": -splitter.offset_, "span": -splitter.span_}
+    bounded = "alphas" in fitted or splitter.normalize == "percentile"
+    return fitted | {"bounded": bounded}
+
+
+def _axes(ax, caller):
+    check_matplotlib_support(caller)
+    from matplotlib import pyplot
+
+    if ax is None:
+        _, ax = pyplot.subplots(layout="constrained")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def _rows(source):
+    """The history (list of dicts) of an estimator, or that history itself."""
+    rows = getattr(source, "history_", source)
+    if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
+        raise TypeError(
+            "A history is a list of dicts, one per epoch: give a fitted estimator or its "
+            f"history_, got {type(source).__name__}."
         )
+    return rows
+
+
+def _curve(rows, key):
+    """Epochs and values of the rows that have the column."""
+    found = [(row.get("epoch", i), row[key]) for i, row in enumerate(rows, 1) if key in row]
+    if not found:
+        raise ValueError(f"The history has no {key!r}, only {sorted(set().union(*rows))}.")
+    return tuple(map(list, zip(*found, strict=True)))
+
+
+def _meaning(key):
+    """Words for a column: "train_acc" -> "Training accuracy"."""
+    return " ".join(_WORDS.get(word, word) for word in key.split("_")).capitalize()

@@ -539,3 +539,32 @@ def test_progress_bar_shows_epochs_and_loss(capsys):
     assert "loss=" in shown
     fit()
     assert capsys.readouterr().err == ""
+
+
+def test_scikit_learns_callbacks_score_and_stop_epochs():
+    callback = pytest.importorskip("sklearn.callback", reason="scikit-learn 1.9 has callbacks")
+
+    class StopAtSecond:
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator=None, X=None, y=None):
+            if context.task_name == "epoch":
+                scores.append(fitted_estimator.score(X, y))
+                return context.task_id == 1
+
+    scores = []
+    clf = CrossEntropyClassifier(Network(max_epochs=5), random_state=0)
+    clf.set_callbacks(StopAtSecond()).fit(X, Y)
+    assert len(clf.history_) == 2
+    assert scores[1] == clf.score(X, Y)
+    silent = CrossEntropyClassifier(Network(max_epochs=5), random_state=0)
+    watched = CrossEntropyClassifier(Network(max_epochs=5), random_state=0)
+    watched.set_callbacks(callback.ScoringMonitor(scoring="accuracy")).fit(X, Y)
+    np.testing.assert_array_equal(silent.fit(X, Y).predict_proba(X), watched.predict_proba(X))

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier, combine
 from noisyfit._divide import (
+    agreement_with_doubted,
     balanced_rows,
-    believed_if_not_worse_than_chance,
     labelled_rows,
     scaled_losses,
     with_class_floor,
@@ -308,7 +308,8 @@ class DivideMixClassifier(BaseNoisyClassifier):
             for learner in run.learners:
                 self._warm_up(run, learner, epoch)
             return
-        parts = [self._divide(run, k, epoch) for k in range(2)]  # before either network changes
+        divisions = [self._divide(run, k, epoch) for k in range(2)]  # before a network changes
+        parts = self._guarded(run, divisions)
         self._check_collapse(run, [clean for _, clean in parts])
         if run.memory.lambda_u is None:
             wrong = torch.cat([clean <= self.threshold for _, clean in parts]).float().mean()
@@ -333,7 +334,8 @@ class DivideMixClassifier(BaseNoisyClassifier):
             run.step(loss, [learner])
 
     def _divide(self, run, k, epoch):
-        """Positions of the epoch's rows (None for all) and their clean posterior by network `k`."""
+        """Positions of the epoch's rows (None for all), their clean posterior by network `k`, and
+        how often the network agrees with the labels that it doubts."""
         rows = self._rows(run, self.epoch_rows)
         data = run.data if rows is None else run.data.subset(rows)
         logits = run.evaluate(run.learners[k], data)
@@ -346,9 +348,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
         run.observe(index, logits)
         clean, mixture, _ = self._clean_posterior(run, k, logits, data.y)
         self.mixture_history_.append({"epoch": epoch + 1, "net": k + 1} | mixture)
-        if self.guards:
-            clean = with_class_floor(clean, data.y, run.n_classes, self.threshold)
-        return rows, clean
+        return rows, clean, agreement_with_doubted(clean, logits, data.y, self.threshold)
 
     def _clean_posterior(self, run, k, logits, y):
         """Posterior (n,) that each label is right, the mixture's record, the losses it saw (n,)."""
@@ -361,9 +361,23 @@ class DivideMixClassifier(BaseNoisyClassifier):
             return torch.ones_like(losses), {}, losses
         splitter = clone(self.splitter or GaussianMixtureSplitter(normalize=None))
         clean = splitter.fit_tensor(losses.double()).float()
-        if self.guards:
-            clean = believed_if_not_worse_than_chance(clean, logits, y, self.threshold)
         return clean, splitter.components(), losses
+
+    def _guarded(self, run, divisions):
+        """The two divisions (rows, clean) after both guards."""
+        if not self.guards:
+            return [(rows, clean) for rows, clean, _ in divisions]
+        parts = []
+        contradicted = self._contradicted(run, [agreement for _, _, agreement in divisions])
+        for rows, clean, _ in divisions:
+            y = run.data.y if rows is None else run.data.y[rows]
+            clean = torch.where(contradicted, clean, 1.0)
+            parts.append((rows, with_class_floor(clean, y, run.n_classes, self.threshold)))
+        return parts
+
+    def _contradicted(self, run, agreements):
+        """Whether the networks agree with doubted labels less often than by chance, a bool ()."""
+        return torch.stack(agreements).mean() <= 1 / run.n_classes
 
     def _check_collapse(self, run, posteriors):
         first, second = (int((clean > self.threshold).sum()) for clean in posteriors)
@@ -462,9 +476,21 @@ class DivideMixClassifier(BaseNoisyClassifier):
         for k, mixture in enumerate(mixtures):
             record = {"epoch": len(run.history) + 1, "net": k + 1} | mixture
             self.mixture_history_.append(record)
+        if self.guards:
+            posteriors = self._guarded_evidence(run, logits, posteriors)
         self.losses_ = torch.stack(losses).cpu().numpy()
         self.clean_proba_per_net_ = torch.stack(posteriors).cpu().numpy()
         return torch.stack(posteriors).mean(0)
+
+    def _guarded_evidence(self, run, logits, posteriors):
+        """The posteriors, or where they doubt right labels the history of agreement instead."""
+        y = run.data.y
+        agreements = [
+            agreement_with_doubted(clean, z, y, self.threshold)
+            for clean, z in zip(posteriors, logits, strict=True)
+        ]
+        contradicted = self._contradicted(run, agreements)
+        return [torch.where(contradicted, p, run.dynamics.agreement()) for p in posteriors]
 
     def _refined_proba(self, run, logits, clean_proba):
         believed = torch.where(clean_proba > self.threshold, clean_proba, 0.0)

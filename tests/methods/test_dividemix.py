@@ -11,8 +11,8 @@ from torch import nn
 
 from noisyfit import CrossEntropyClassifier, DivideMixClassifier, Network
 from noisyfit._divide import (
+    agreement_with_doubted,
     balanced_rows,
-    believed_if_not_worse_than_chance,
     labelled_rows,
     scaled_losses,
     with_class_floor,
@@ -110,14 +110,35 @@ def test_a_tiny_labelled_part_is_filled_with_the_most_believed():
     assert labelled_rows(torch.zeros(3), 0.5, 8).all()
 
 
-def test_doubted_labels_that_the_network_shares_are_believed():
+def test_agreement_counts_the_doubted_labels_that_are_predicted():
     y = torch.arange(100) % 4
-    right = nn.functional.one_hot(y, 4).float()
-    wrong = right.roll(1, dims=1)
     clean = torch.where(torch.arange(100) < 60, 0.9, 0.1)
-    assert (believed_if_not_worse_than_chance(clean, right, y, 0.5) == 1).all()
-    kept = believed_if_not_worse_than_chance(clean, wrong, y, 0.5)
-    torch.testing.assert_close(kept, clean)
+    predicted = torch.where(torch.arange(100) < 70, y, (y + 1) % 4)
+    logits = nn.functional.one_hot(predicted, 4).float()
+    assert agreement_with_doubted(clean, logits, y, 0.5).item() == pytest.approx(10 / 40)
+    assert agreement_with_doubted(torch.ones(100), logits, y, 0.5) == 0
+
+
+@pytest.mark.parametrize(("shift", "believed"), [(0, 160), (1, 100)])
+def test_doubted_labels_are_believed_if_the_networks_predict_them(shift, believed):
+    y = torch.arange(160) % 4
+
+    class Fixed(nn.Module):
+        """Says the label of a row plus a shift; the row is its own number."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return nn.functional.one_hot((x[:, 0].long() + shift) % 4, 4) * 5 + self.weight
+
+    clf = Watched(warmup=0)
+    clean = torch.where(torch.arange(160) < 100, 0.9, 0.1)
+    clf.posteriors = clean, clean
+    x = np.c_[np.arange(160) % 4, np.zeros(160)].astype(float)
+    clf.watch(Network(Fixed, max_epochs=1, normalize=None), x, y.numpy())
+    assert clf.history_[0]["n_labelled_1"] == believed
 
 
 def test_every_class_keeps_its_share_of_believed_rows():
@@ -147,7 +168,7 @@ class Watched(DivideMixClassifier):
         if self.posteriors is None:
             return super()._clean_posterior(run, k, logits, y)
         clean = self.posteriors[k]
-        return clean, {}, 1 - clean
+        return clean, {"kind": "given"}, 1 - clean
 
     def _batch_loss(self, run, net, peer, batch, clean, batch_u, lam, rise):
         k = run.learners.index(net)
