@@ -98,8 +98,9 @@ def main():
     rows, fits = contest(make_methods(args), problem, args.seeds, args.jobs)
     X, y, given, X_test, _ = problem(0)
     print(
-        f"CIFAR-10N {args.labels}: {len(X)} training images, {(y != given).mean():.1%} of the labels "
-        f"wrong (seed 0), {len(X_test)} test images, {args.epochs} epochs, {args.seeds} seeds\n"
+        f"CIFAR-10N {args.labels}: {len(X)} training images, {(y != given).mean():.1%} of their "
+        f"labels wrong (seed 0), {len(X_test)} test images, {args.epochs} epochs, "
+        f"{args.seeds} seeds\n"
     )
     print(table(rows))
     if fits.get("DivideMix") is not None:

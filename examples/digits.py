@@ -9,7 +9,6 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
 from _contest import contest, figure, table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -57,7 +56,7 @@ def main():
     _, y, y_noisy, _, _ = problem(args.noise, 0)
     wrong = y != y_noisy
     print(
-        f"{args.noise:.0%} of {len(y)} training labels redrawn, {wrong.mean():.1%} wrong in seed 0; "
+        f"{args.noise:.0%} of {len(y)} training labels redrawn, {wrong.mean():.1%} wrong (seed 0); "
         f"450 test digits, {args.seeds} seeds, mean ± standard deviation\n"
     )
     print(table(rows))

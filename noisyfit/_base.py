@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from skorch.dataset import Dataset as SkorchDataset
 from torch.utils.data import Dataset, Subset
@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from noisyfit._callbacks import CallbackSupportMixin, with_callbacks
 from noisyfit._data import StreamData, TensorData
+from noisyfit._evidence import EvidenceMixin, combine
 from noisyfit._inputs import InputScale, validate_X, validate_y
 from noisyfit._learner import Learner
 from noisyfit._network import build_net, check_net, resolve_device
@@ -17,30 +18,10 @@ from noisyfit._random import draw_seed, own_generators, spawn_seeds
 from noisyfit._run import Run, forward_all
 from noisyfit.augment import CropFlip
 
-__all__ = ["BaseNoisyClassifier", "combine"]
+__all__ = ["BaseNoisyClassifier"]
 
 
-def combine(logits, ensemble):
-    """Class probabilities from the logits of one or more networks.
-
-    Parameters
-    ----------
-    logits : tensor of shape (n_networks, n, n_classes)
-    ensemble : {"logits", "proba", "first", "second"}
-        Average the logits, average the probabilities, or take one network.
-
-    Returns
-    -------
-    tensor of shape (n, n_classes)
-    """
-    if ensemble == "proba":
-        return logits.softmax(2).mean(0)
-    if ensemble == "logits":
-        return logits.mean(0).softmax(1)
-    return logits[min(("first", "second").index(ensemble), len(logits) - 1)].softmax(1)
-
-
-class BaseNoisyClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, BaseEstimator):
     """Base of all methods: validation, seeding, networks, the loop, prediction, evidence.
 
     A method stores its parameters in ``__init__`` and fills in as few of these as it can:
@@ -114,8 +95,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             train, train_index, valid = self._hold_out(net, data, codes, X_val, y_val)
             n_classes = len(self.classes_)
             self.nets_ = [
-                build_net(net, self._input_scale_.shape, n_classes, device, seed)
-                for seed in starts
+                build_net(net, self._input_scale_.shape, n_classes, device, seed) for seed in starts
             ]
             generator = torch.Generator(device).manual_seed(loop)
             learners = [Learner(net, device, generator) for net in self.nets_]
@@ -268,53 +248,6 @@ class BaseNoisyClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             "valid_acc": (proba.argmax(1) == data.y).double().mean().item(),
         }
 
-    def _gather_evidence(self, run, data, train_index):
-        """Set the fitted attributes that say which labels are believed."""
-        logits = torch.stack([run.evaluate(learner, data) for learner in run.learners])
-        proba = combine(logits, self.ensemble)
-        clean = proba.gather(1, data.y[:, None]).squeeze(1)  # rows held out keep this
-        rows = slice(None) if train_index is None else train_index
-        clean[rows] = self._clean_proba(run, logits[:, rows])
-        refined = library_rule(data.y, proba, clean)
-        refined[rows] = self._refined_proba(run, logits[:, rows], clean[rows])
-        self.clean_proba_ = clean.cpu().numpy().astype(np.float64).clip(0, 1)
-        self.refined_proba_ = refined.cpu().numpy()
-        self.refined_labels_ = self.classes_[self.refined_proba_.argmax(1)]
-        self.noise_rate_ = float(1 - self.clean_proba_.mean())
-        dynamics = {}
-        for name, values in run.dynamics.means().items():
-            full = values.new_zeros(len(data))
-            full[rows] = values
-            dynamics[name] = full.cpu().numpy()
-        self.dynamics_ = dynamics
-
-    def _clean_proba(self, run, logits):
-        """Probability that each label of ``run.data`` is right, (n,); logits (nets, n, classes)."""
-        score = self.clean_score
-        by_name = isinstance(score, str)
-        if by_name and score == "auto":
-            posterior = self._posterior(run, logits)
-            if posterior is not None:
-                return posterior
-        of_label = combine(logits, self.ensemble).gather(1, run.data.y[:, None]).squeeze(1)
-        if by_name and score == "final":
-            return of_label
-        share = run.dynamics.agreement()
-        share = torch.where(run.dynamics.n_seen > 0, share, of_label)
-        if by_name:
-            return share
-        doubt = (1 - share).cpu().numpy()[:, None]
-        posterior = clone(score).fit(doubt).predict_proba(doubt)[:, 1]
-        return torch.as_tensor(posterior, dtype=share.dtype, device=share.device)
-
-    def _posterior(self, run, logits):
-        """The method's own probability that each label of ``run.data`` is right, or None."""
-        return None
-
-    def _refined_proba(self, run, logits, clean_proba):
-        """Distribution over the classes for each row of ``run.data``, (n, n_classes)."""
-        return library_rule(run.data.y, combine(logits, self.ensemble), clean_proba)
-
     def predict_proba(self, X):
         """Class probabilities of un-augmented rows.
 
@@ -352,36 +285,3 @@ class BaseNoisyClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         proba = self.predict_proba(X)
         return self.classes_[proba.argmax(axis=1)]
-
-    def label_issues(self, *, threshold=0.5, splitter=None):
-        """Positions of the training samples whose label is doubted, worst first.
-
-        Parameters
-        ----------
-        threshold : float in [0, 1], default=0.5
-            A label is doubted where ``clean_proba_`` lies below.
-        splitter : splitter of `noisyfit.mixtures`, optional
-            Fitted on ``1 - clean_proba_``, it replaces the fixed threshold by its own: for
-            under-confident methods and many classes.
-
-        Returns
-        -------
-        int64 ndarray of shape (n_doubted,)
-        """
-        check_is_fitted(self)
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be in [0, 1], got {threshold!r}.")
-        clean = self.clean_proba_
-        if splitter is None:
-            doubted = clean < threshold
-        else:
-            doubt = 1 - clean[:, None]
-            doubted = ~clone(splitter).fit(doubt).predict(doubt).astype(bool)
-        worst_first = np.argsort(clean, kind="stable")
-        return worst_first[doubted[worst_first]]
-
-
-def library_rule(y, proba, clean_proba):
-    """The given label where it is believed, the network's distribution elsewhere, (n, n_classes)."""
-    given = torch.nn.functional.one_hot(y, proba.shape[1]).to(proba.dtype)
-    return torch.where(clean_proba[:, None] >= 0.5, given, proba)

@@ -67,9 +67,9 @@ def beta_em(x, init="kmeans", m_step="mle", max_iter=100, tol=1e-6, weight=None)
 
     Notes
     -----
-    `BETA_PRESETS` holds the published settings. Matching moments does not maximise the likelihood:
-    run to convergence, both components can become the same U-shaped density, so the published
-    ten iterations are part of that method.
+    `BETA_PRESETS` holds the settings of Arazo et al. ("official"), of IDO ("history") and ours
+    ("robust"). Matching moments does not maximise the likelihood: run to convergence, both
+    components can become the same U-shaped density, so that ten iterations are part of "official".
 
     References
     ----------

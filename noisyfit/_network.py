@@ -4,8 +4,8 @@ import inspect
 
 import numpy as np
 import torch
-from skorch import NeuralNet
 from sklearn.base import clone
+from skorch import NeuralNet
 from torch import nn
 
 from noisyfit._random import seeded_start
@@ -236,7 +236,9 @@ def build_net(net, shape, n_classes, device, seed):
     net = clone(net)
     if isinstance(net.module, str):
         if net.module != "auto":
-            raise ValueError(f"module must be 'auto', a module class or an instance, got {net.module!r}.")
+            raise ValueError(
+                f"module must be 'auto', a module class or an instance, got {net.module!r}."
+            )
         net.set_params(module=_auto_module(shape))
     net.set_params(device=str(device), **_missing_arguments(net, shape, n_classes))
     with seeded_start(seed):

@@ -66,7 +66,7 @@ def _restore(states):
 
 @contextmanager
 def seeded_start(seed):
-    """Initialise modules from `seed`, one thread at a time: ``torch.nn.init`` takes no generator."""
+    """Initialise modules from `seed`, one thread at a time: torch.nn.init takes no generator."""
     with _lock:
         before = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)

@@ -10,6 +10,7 @@ import torch
 from noisyfit._dynamics import Dynamics
 from noisyfit._learner import autocast_off
 
+
 def scaled(x, scale, shift):
     """Network input from stored rows; tables are stored scaled."""
     return x if x.ndim == 2 else torch.addcmul(shift, x.float(), scale)
@@ -144,9 +145,9 @@ class Run:
         loss = torch.stack(self._losses).mean().item() if self._losses else math.nan
         if self._losses and not math.isfinite(loss):
             raise ValueError(
-                f"The training loss became {loss} in epoch {epoch + 1} of {self.max_epochs}. The likely "
-                f"cause is a learning rate that is too large (lr={self.learners[0].lr:.3g}); lower "
-                "net__lr or set net__gradient_clip."
+                f"The training loss became {loss} in epoch {epoch + 1} of {self.max_epochs}. The "
+                f"likely cause is a learning rate that is too large (lr={self.learners[0].lr:.3g}); "
+                "lower net__lr or set net__gradient_clip."
             )
         row = {"epoch": epoch + 1, "train_loss": loss}
         if accuracy is not None:

@@ -1,5 +1,6 @@
 """Displays of what a fit leaves behind: losses with their mixture, and the training history."""
 
+from collections.abc import Mapping
 from numbers import Integral
 
 import numpy as np
@@ -12,13 +13,22 @@ from noisyfit.metrics.detection import check_wrong
 
 __all__ = ["LossHistogramDisplay", "TrainingHistoryDisplay"]
 
-# Okabe and Ito: told apart with every common kind of colour vision; paler for the bars
+# Okabe and Ito: told apart with every common kind of colour vision
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", ":", "-.")
-_BARS = {1: {"All labels": "#C4C4C4"}, 2: {"Right labels": "#A9CCE8", "Wrong labels": "#F3B58B"}}
+_BARS = {1: {"All labels": "#C4C4C4"}, 2: {"Right labels": "#B5D5EE", "Wrong labels": "#EFA06B"}}
 _STATISTICS = {"wrong_events": "Wrong events", "margin": "Margin", "proba": "Probability"}
-_WORDS = {"acc": "accuracy", "lr": "learning rate", "train": "training", "valid": "validation"}
-_TOLERANCE = 2e-5  # the outermost fitted losses lie up to 1e-5 outside a scale of percentiles
+_COLUMNS = {
+    "train_acc": "Training accuracy, given labels",
+    "valid_acc": "Validation accuracy",
+    "train_loss": "Training loss",
+    "valid_loss": "Validation loss",
+    "lr": "Learning rate",
+    "seconds": "Seconds per epoch",
+}
+_QUANTITIES = {"acc": "Accuracy", "loss": "Loss"}
+_N_GRID = 1001
+_TOLERANCE = 2e-5  # the smallest fitted losses lie up to 1e-5 below a scale of percentiles
 
 
 class LossHistogramDisplay:
@@ -33,9 +43,11 @@ class LossHistogramDisplay:
         Samples in each bar: all of them, or those with right and those with wrong labels.
     edges : ndarray of shape (n_bins + 1,)
         Ends of the bars.
-    expected : ndarray of shape (2, n_bins), optional
-        Samples that the clean and the wrong component expect in each bar: the integrals of the
-        weighted densities, times the number of samples that the mixture describes.
+    grid : ndarray of shape (n_grid,), optional
+        From the middle of the first bar to that of the last.
+    expected : ndarray of shape (2, n_grid), optional
+        Samples that the clean and the wrong component expect in a bar around each point of the
+        grid: the weighted densities, integrated over the bar, times the number of samples.
     weights : ndarray of shape (2,), optional
         Weights of the components.
     value_label : str, default="Loss"
@@ -46,7 +58,7 @@ class LossHistogramDisplay:
     bars_ : list of matplotlib BarContainer
         One for each row of `counts`, stacked.
     lines_ : list of matplotlib Line2D
-        Clean and wrong component, through the middles of the bars; empty without a mixture.
+        Clean and wrong component; empty without a mixture.
     ax_, figure_ : matplotlib Axes and Figure
         Where it was drawn.
 
@@ -61,9 +73,12 @@ class LossHistogramDisplay:
     ([[4, 0, 2]], [0.67, 0.33])
     """
 
-    def __init__(self, counts, edges, *, expected=None, weights=None, value_label="Loss"):
+    def __init__(
+        self, counts, edges, *, grid=None, expected=None, weights=None, value_label="Loss"
+    ):
         self.counts = counts
         self.edges = edges
+        self.grid = grid
         self.expected = expected
         self.weights = weights
         self.value_label = value_label
@@ -151,8 +166,10 @@ class LossHistogramDisplay:
         counts = np.stack([np.histogram(group, edges)[0] for group in groups])
         if mixture is None:
             return cls(counts, edges, value_label=label)
-        expected, weights = expected_counts(edges, values, mixture), np.array(mixture["weights"])
-        return cls(counts, edges, expected=expected, weights=weights, value_label=label)
+        width, weights = edges[1] - edges[0], np.asarray(mixture["weights"])
+        grid = np.linspace(edges[0] + width / 2, edges[-1] - width / 2, _N_GRID)
+        expected = n_described(values, mixture) * expected_share(grid, width, mixture)
+        return cls(counts, edges, grid=grid, expected=expected, weights=weights, value_label=label)
 
     def plot(self, *, ax=None):
         """Draw bars and curves in `ax`, or in a new figure; return the display."""
@@ -164,12 +181,12 @@ class LossHistogramDisplay:
             bars = self.ax_.bar(self.edges[:-1], row, np.diff(self.edges), below, **style)
             self.bars_.append(bars)
             below = below + row
-        middles = (self.edges[:-1] + self.edges[1:]) / 2
         for k, curve in enumerate([] if self.expected is None else self.expected):
             label = f"{('Clean', 'Wrong')[k]} component ({self.weights[k]:.0%})"
             style = {"color": _COLOURS[k], "linewidth": 2, "label": label}
-            self.lines_ += self.ax_.plot(middles, curve, _STYLES[k], **style)
-        self.ax_.set(xlabel=self.value_label, ylabel="Samples per bar")
+            self.lines_ += self.ax_.plot(self.grid, curve, _STYLES[k], **style)
+        highest = max([below.max(), *(line.get_ydata().max() for line in self.lines_)])
+        self.ax_.set(xlabel=self.value_label, ylabel="Samples per bar", ylim=(0, 1.05 * highest))
         self.ax_.legend(frameon=False)
         return self
 
@@ -208,14 +225,14 @@ class TrainingHistoryDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, *, keys=("train_acc", "valid_acc"), ax=None):
-        """Draw columns of one history; training accuracy counts agreement with given labels.
+        """Draw columns of the history of one fit.
 
         Parameters
         ----------
-        estimator : estimator or list of dict
-            A fitted one, or its ``history_``.
-        keys : tuple of str, default=("train_acc", "valid_acc")
-            Columns. Those of validation are left out if there was none.
+        estimator : estimator
+            A fitted one, with ``history_``.
+        keys : str or tuple of str, default=("train_acc", "valid_acc")
+            Columns. ``valid_acc`` and ``valid_loss`` are left out if nothing was validated.
         ax : matplotlib Axes, optional
             Where to draw; by default in a new figure.
 
@@ -228,13 +245,12 @@ class TrainingHistoryDisplay:
         ValueError, TypeError
             If there is no history, or a column is not in it.
         """
-        rows = _rows(estimator)
+        check_is_fitted(estimator)
+        rows, keys = _rows(estimator), (keys,) if isinstance(keys, str) else keys
         absent = {"valid_acc", "valid_loss"}.difference(*rows)
-        found = [key for key in keys if key not in absent] or keys
-        curves = {_meaning(key): _curve(rows, key) for key in found}
-        quantities = {_meaning(key.rsplit("_", 1)[-1]) for key in found}
-        label = quantities.pop() if len(quantities) == 1 else "Value"
-        return cls(curves, value_label=label).plot(ax=ax)
+        keys = [key for key in keys if key not in absent] or keys
+        curves = {_COLUMNS.get(key, key): _curve(rows, key) for key in keys}
+        return cls(curves, value_label=_quantity(keys)).plot(ax=ax)
 
     @classmethod
     def from_histories(cls, histories, key="valid_acc", *, ax=None):
@@ -258,8 +274,10 @@ class TrainingHistoryDisplay:
         ValueError, TypeError
             If there is no history, or one without that column.
         """
+        if not isinstance(histories, Mapping):
+            raise TypeError(f"histories must be a dict with names, got {type(histories).__name__}.")
         curves = {name: _curve(_rows(source), key) for name, source in histories.items()}
-        return cls(curves, value_label=_meaning(key)).plot(ax=ax)
+        return cls(curves, value_label=_COLUMNS.get(key, key)).plot(ax=ax)
 
     def plot(self, *, ax=None):
         """Draw the lines in `ax`, or in a new figure; return the display."""
@@ -276,23 +294,27 @@ class TrainingHistoryDisplay:
         return self
 
 
-def expected_counts(edges, values, mixture):
-    """Samples that each component expects between the edges, (2, n_bins).
+def expected_share(x, width, mixture):
+    """Share of all samples that each component expects in windows around `x` (n,), (2, n).
 
+    That is its weighted density integrated over the window, finite where a beta density is not.
     The components live on the axis ``(x - offset) / span``; a negative span turns it round.
     """
-    offset, span = mixture["offset"], mixture["span"]
-    u, weights = (edges - offset) / span, np.reshape(mixture["weights"], (2, 1))
-    if "variances" in mixture:
-        means, variances = np.reshape([mixture["means"], mixture["variances"]], (2, 2, 1))
-        shares = np.diff(norm.cdf(u, means, np.sqrt(variances)))
-    else:
-        shares = np.diff(beta.cdf(u, *np.reshape([mixture["alphas"], mixture["betas"]], (2, 2, 1))))
-    n = len(values)
-    if mixture["bounded"]:
-        low, high = sorted((offset, offset + span))
-        n = np.sum((values >= low - _TOLERANCE) & (values <= high + _TOLERANCE))
-    return n * weights * np.abs(shares)
+    ends = np.stack([x - width / 2, x + width / 2])[:, None]  # (2, 1, n)
+    u = (ends - mixture["offset"]) / mixture["span"]
+    names = ("means", "variances") if "variances" in mixture else ("alphas", "betas")
+    first, second, weights = (np.reshape(mixture[name], (2, 1)) for name in (*names, "weights"))
+    gaussian = "variances" in mixture
+    below = norm.cdf(u, first, np.sqrt(second)) if gaussian else beta.cdf(u, first, second)
+    return weights * np.abs(below[1] - below[0])
+
+
+def n_described(values, mixture):
+    """Number of samples that the components describe: all, or those on a bounded axis."""
+    if not mixture["bounded"]:
+        return len(values)
+    low, high = sorted([mixture["offset"], mixture["offset"] + mixture["span"]])
+    return np.sum((values >= low - _TOLERANCE) & (values <= high + _TOLERANCE))
 
 
 def _final_mixture(estimator, net):
@@ -305,11 +327,17 @@ def _final_mixture(estimator, net):
 
 
 def _mixture_of(splitter):
-    fitted = {k[:-1]: v for k, v in vars(splitter).items() if k.endswith("_")}
-    if getattr(splitter, "statistic", None) in ("margin", "proba"):  # fitted to -x
-        fitted |= {"offset": -splitter.offset_, "span": -splitter.span_}
-    bounded = "alphas" in fitted or splitter.normalize == "percentile"
-    return fitted | {"bounded": bounded}
+    """The components of a splitter on the axis of its input."""
+    if not hasattr(splitter, "span_"):
+        raise TypeError(
+            f"splitter must be one of noisyfit.mixtures, got {type(splitter).__name__}."
+        )
+    names = ("means", "variances", "alphas", "betas", "weights")
+    mixture = {n: getattr(splitter, f"{n}_") for n in names if hasattr(splitter, f"{n}_")}
+    sign = -1 if getattr(splitter, "statistic", None) in ("margin", "proba") else 1
+    bounded = "alphas" in mixture or getattr(splitter, "normalize", None) == "percentile"
+    axis = {"offset": sign * splitter.offset_, "span": sign * splitter.span_, "bounded": bounded}
+    return mixture | axis
 
 
 def _axes(ax, caller):
@@ -341,6 +369,7 @@ def _curve(rows, key):
     return tuple(map(list, zip(*found, strict=True)))
 
 
-def _meaning(key):
-    """Words for a column: "train_acc" -> "Training accuracy"."""
-    return " ".join(_WORDS.get(word, word) for word in key.split("_")).capitalize()
+def _quantity(keys):
+    """What the columns have in common: "Accuracy" for names that end in "_acc"."""
+    quantities = {_QUANTITIES.get(key.rsplit("_", 1)[-1], _COLUMNS.get(key, key)) for key in keys}
+    return quantities.pop() if len(quantities) == 1 else "Value"

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from scipy import sparse
+from sklearn.datasets import load_digits, make_blobs
+from sklearn.exceptions import NotFittedError
 from skorch import NeuralNetClassifier
 from skorch.callbacks import (
     Callback,
@@ -16,8 +18,6 @@ from skorch.callbacks import (
     LRScheduler,
 )
 from skorch.dataset import ValidSplit
-from sklearn.datasets import load_digits, make_blobs
-from sklearn.exceptions import NotFittedError
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
@@ -76,9 +76,7 @@ def test_plain_training_equals_a_loop_written_out():
             optimizer.zero_grad()
             nn.functional.cross_entropy(module(x[index]), y[index]).backward()
             optimizer.step()
-    for ours, theirs in zip(
-        clf.nets_[0].module_.parameters(), module.parameters(), strict=True
-    ):
+    for ours, theirs in zip(clf.nets_[0].module_.parameters(), module.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -129,9 +127,7 @@ def test_dynamics_agree_with_a_plain_count():
     np.testing.assert_allclose(clf.dynamics_["wrong_events"], wrong / 3, atol=1e-6)
     np.testing.assert_allclose(clf.dynamics_["margin"], margin / 3, atol=1e-4)
     np.testing.assert_allclose(clf.dynamics_["proba"], proba / 3, atol=1e-5)
-    np.testing.assert_allclose(
-        clf.clean_proba_, (seen - wrong + proba / 3) / (seen + 1), atol=1e-5
-    )
+    np.testing.assert_allclose(clf.clean_proba_, (seen - wrong + proba / 3) / (seen + 1), atol=1e-5)
     assert clf.history_[2]["train_acc"] == pytest.approx(
         np.mean([z.argmax() == Y[i] for ix, zs in logits[-3:] for i, z in zip(ix, zs, strict=True)])
     )
@@ -258,9 +254,15 @@ def test_early_stopping_on_a_held_out_split_restores_the_best():
     assert {"valid_loss", "valid_acc"} <= set(clf.history_[0])
     assert clf.clean_proba_.shape == (90,)
     assert (clf.dynamics_["n_seen"] == 0).sum() == 30
-    one = fit(Network(max_epochs=50, train_split=net.train_split,
-                      callbacks=[EarlyStopping(patience=1, load_best=True, threshold=10,
-                                               threshold_mode="abs")]))
+    one = fit(
+        Network(
+            max_epochs=50,
+            train_split=net.train_split,
+            callbacks=[
+                EarlyStopping(patience=1, load_best=True, threshold=10, threshold_mode="abs")
+            ],
+        )
+    )
     np.testing.assert_array_equal(clf.predict_proba(X), one.predict_proba(X))
 
 
@@ -410,7 +412,9 @@ def test_uint8_images_are_scaled_by_their_own_statistics(images):
 
 def test_a_table_far_from_zero_is_centred_before_it_loses_digits():
     shifted = fit(Network(max_epochs=10), X + 1e9)
-    np.testing.assert_allclose(shifted.predict_proba(X + 1e9), fit(Network(max_epochs=10)).predict_proba(X), atol=1e-3)
+    np.testing.assert_allclose(
+        shifted.predict_proba(X + 1e9), fit(Network(max_epochs=10)).predict_proba(X), atol=1e-3
+    )
 
 
 def test_modules_are_chosen_by_the_shape(images):

@@ -32,11 +32,7 @@ from noisyfit import Network, methods, mixtures
 from noisyfit.noise import sym_incl
 
 METHODS = [getattr(methods, name) for name in methods.__all__]
-SPLITTERS = [
-    cls
-    for name in mixtures.__all__
-    if inspect.isclass(cls := getattr(mixtures, name))
-]
+SPLITTERS = [cls for name in mixtures.__all__ if inspect.isclass(cls := getattr(mixtures, name))]
 QUICK = Network(max_epochs=4, batch_size=32)
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
 every_class = pytest.mark.parametrize("cls", METHODS + SPLITTERS, ids=lambda m: m.__name__)
@@ -99,13 +95,11 @@ def test_evidence_has_its_promised_shape(method, noisy):
     clf = method(QUICK, random_state=0).fit(X, y)
     assert clf.clean_proba_.shape == (120,)
     assert np.isfinite(clf.clean_proba_).all()
-    assert (0 <= clf.clean_proba_).all()
+    assert (clf.clean_proba_ >= 0).all()
     assert (clf.clean_proba_ <= 1).all()
     assert clf.refined_proba_.shape == (120, 3)
     np.testing.assert_allclose(clf.refined_proba_.sum(1), 1, atol=1e-5)
-    np.testing.assert_array_equal(
-        clf.refined_labels_, clf.classes_[clf.refined_proba_.argmax(1)]
-    )
+    np.testing.assert_array_equal(clf.refined_labels_, clf.classes_[clf.refined_proba_.argmax(1)])
     assert 0 <= clf.noise_rate_ <= 1
     assert set(clf.dynamics_) == {"n_seen", "wrong_events", "margin", "proba"}
     assert all(values.shape == (120,) for values in clf.dynamics_.values())
@@ -145,10 +139,10 @@ def test_parallel_fits_give_the_bits_of_a_serial_one(method, backend, noisy):
 @pytest.mark.parametrize("seed", [0, None])
 def test_global_generators_are_left_alone(method, seed, noisy):
     X, y = noisy
-    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
     method(QUICK, random_state=seed).fit(X, y).predict(X)
     assert random.getstate() == before[0]
-    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[2])
 
 
@@ -268,9 +262,7 @@ def test_a_batch_norm_module_takes_a_last_batch_of_one(method):
     class Normed(torch.nn.Sequential):
         def __init__(self, n_features, n_classes):
             norm = torch.nn.BatchNorm1d(8)
-            super().__init__(
-                torch.nn.Linear(n_features, 8), norm, torch.nn.Linear(8, n_classes)
-            )
+            super().__init__(torch.nn.Linear(n_features, 8), norm, torch.nn.Linear(8, n_classes))
 
     method(Network(Normed, max_epochs=6, batch_size=64), random_state=0).fit(X, y)
 

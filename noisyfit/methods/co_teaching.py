@@ -6,8 +6,9 @@ import torch
 from sklearn.utils import check_scalar
 from torch.nn import functional
 
-from noisyfit._base import BaseNoisyClassifier, combine
+from noisyfit._base import BaseNoisyClassifier
 from noisyfit._em import gaussian_em, gaussian_posterior
+from noisyfit._evidence import combine
 from noisyfit.losses import cross_entropy
 
 _WINDOW = 10  # epochs over which the selection frequency is taken

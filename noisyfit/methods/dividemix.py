@@ -4,14 +4,12 @@ import math
 import warnings
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.utils import check_scalar
 from torch import nn
-from torch.nn import functional
 
-from noisyfit._base import BaseNoisyClassifier, combine
+from noisyfit._base import BaseNoisyClassifier
 from noisyfit._divide import (
     agreement_with_doubted,
     balanced_rows,
@@ -19,38 +17,14 @@ from noisyfit._divide import (
     scaled_losses,
     with_class_floor,
 )
+from noisyfit._evidence import combine
+from noisyfit._mixmatch import co_refine, mean_guess, mixmatch_loss, unlabelled_batches
 from noisyfit.augment import beta, mixup, random_permutation
-from noisyfit.losses import (
-    class_balance_penalty,
-    confidence_penalty,
-    cross_entropy,
-    sharpen,
-    soft_cross_entropy,
-    squared_error,
-)
+from noisyfit.losses import confidence_penalty, cross_entropy, sharpen
 from noisyfit.mixtures import GaussianMixtureSplitter
 from noisyfit.schedules import ramp
 
 _LAMBDA_U_IF_MOST_ARE_WRONG = 25.0
-
-
-def co_refine(y, guess, clean, temperature):
-    """Target of labelled rows: given label and own guess, weighed by trust, sharpened (eq. 3, 4).
-
-    `y` (batch,) codes, `guess` (batch, n_classes), `clean` (batch,).
-    """
-    given = functional.one_hot(y, guess.shape[1])
-    w = clean[:, None]
-    return sharpen(w * given + (1 - w) * guess, temperature)
-
-
-def mixmatch_loss(logits, targets, n_labelled, lambda_u, lambda_r, prior=None):
-    """``L_X + lambda_u L_U + lambda_r L_reg`` (eq. 9 to 12); the first rows are the labelled."""
-    x, u = logits[:n_labelled], logits[n_labelled:]
-    loss = soft_cross_entropy(x, targets[:n_labelled]).mean()
-    if len(u):
-        loss = loss + lambda_u * squared_error(u, targets[n_labelled : len(logits)]).mean()
-    return loss + lambda_r * class_balance_penalty(logits, prior)
 
 
 class DivideMixClassifier(BaseNoisyClassifier):
@@ -243,9 +217,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
     def _check_parameters(self):
         super()._check_parameters()
         check_scalar(self.threshold, "threshold", Real, min_val=0, max_val=1)
-        check_scalar(
-            self.temperature, "temperature", Real, min_val=0, include_boundaries="neither"
-        )
+        check_scalar(self.temperature, "temperature", Real, min_val=0, include_boundaries="neither")
         check_scalar(self.alpha, "alpha", Real, min_val=0)
         for name in ("ramp_up", "lambda_r", "confidence_penalty"):
             check_scalar(getattr(self, name), name, Real, min_val=0)
@@ -262,7 +234,9 @@ class DivideMixClassifier(BaseNoisyClassifier):
         if self.epoch_rows is not None:
             check_scalar(self.epoch_rows, "epoch_rows", Integral, min_val=1)
             if self.loss_history > 1:
-                raise ValueError("epoch_rows changes the rows of each epoch; loss_history must be 1.")
+                raise ValueError(
+                    "epoch_rows changes the rows of each epoch; loss_history must be 1."
+                )
 
     def _begin(self, run):
         memory = run.memory
@@ -411,7 +385,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
         n_batches = math.ceil(len(x_rows) / size)
         n_ramp = len(x_rows) // size + 1  # N_b
         weights = beta(self.alpha, n_batches, run.rng).tolist()
-        unlabelled = self._unlabelled_batches(run, u_rows, size, n_batches)
+        unlabelled = unlabelled_batches(run, u_rows, size, n_batches)
         labelled_batches = run.train_batches(epoch, run.shuffled(x_rows), size)
         for b, (batch, _) in enumerate(labelled_batches):
             rise = ramp(epoch + b / n_ramp, run.memory.warmup, self.ramp_up)
@@ -421,24 +395,15 @@ class DivideMixClassifier(BaseNoisyClassifier):
             )
             run.step(loss, [net])
 
-    def _unlabelled_batches(self, run, rows, size, n_batches):
-        """Batches of unlabelled rows, reshuffled whenever they are exhausted; None if too few."""
-        if len(rows) < 2:
-            yield from [None] * n_batches
-            return
-        size = min(size, len(rows))
-        passes = math.ceil(n_batches * size / len(rows))
-        order = torch.cat([run.shuffled(rows) for _ in range(passes)])[: n_batches * size]
-        yield from run.data.batches(size, order)
-
     def _batch_loss(self, run, net, peer, batch, clean, batch_u, lam, rise):
+        in_eval = run.memory.guess_in_eval
         with torch.no_grad():
             views = [run.view(batch.x) for _ in range(self.n_views)]
-            guess = self._guess(run, net, views)
+            guess = mean_guess(net, views, in_eval)
             targets = [co_refine(batch.y, guess, clean, self.temperature)] * self.n_views
             if batch_u is not None:
                 views_u = [run.view(batch_u.x) for _ in range(self.n_views)]
-                guess_u = (self._guess(run, net, views_u) + self._guess(run, peer, views_u)) / 2
+                guess_u = (mean_guess(net, views_u, in_eval) + mean_guess(peer, views_u)) / 2
                 views += views_u
                 targets += [sharpen(guess_u, self.temperature)] * self.n_views
             x, target = torch.cat(views), torch.cat(targets)
@@ -447,26 +412,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
         n_labelled = self.n_views * len(batch.y)
         logits = net(x[:n_labelled] if self.skip_unlabelled_forward else x)
         lambda_u = run.memory.lambda_u * rise
-        return mixmatch_loss(
-            logits, target, n_labelled, lambda_u, self.lambda_r, run.memory.prior
-        )
-
-    def _guess(self, run, learner, views):
-        """Mean softmax over the views, (batch, n_classes).
-
-        A network in training mode sees each view as a batch of its own, as its batch statistics
-        do; in evaluation mode one pass over all views is the same.
-        """
-        was_training = learner.module.training
-        if was_training and run.memory.guess_in_eval:
-            learner.eval()
-        if learner.module.training:
-            p = torch.stack([learner(view).softmax(1) for view in views])
-        else:
-            p = learner(torch.cat(views)).softmax(1).unflatten(0, (len(views), -1))
-        if was_training:
-            learner.train()
-        return p.mean(0)
+        return mixmatch_loss(logits, target, n_labelled, lambda_u, self.lambda_r, run.memory.prior)
 
     def _posterior(self, run, logits):
         self.lambda_u_ = float(run.memory.lambda_u or 0.0)

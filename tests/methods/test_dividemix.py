@@ -17,9 +17,9 @@ from noisyfit._divide import (
     scaled_losses,
     with_class_floor,
 )
+from noisyfit._mixmatch import co_refine, mean_guess, mixmatch_loss
 from noisyfit.augment import CropFlip, beta, mixup
 from noisyfit.losses import cross_entropy
-from noisyfit.methods.dividemix import co_refine, mixmatch_loss
 from noisyfit.mixtures import BetaMixtureSplitter, GaussianMixtureSplitter
 from noisyfit.modules import SmallCNN
 from noisyfit.noise import sym_incl
@@ -220,14 +220,17 @@ def test_the_peer_stays_bit_identical_while_the_other_trains():
     assert states == [True] * 4
 
 
-def test_targets_carry_no_gradient():
-    class Spy(DivideMixClassifier):
-        def _guess(self, run, learner, views):
-            guess = super()._guess(run, learner, views)
-            assert not guess.requires_grad
-            return guess
+def test_targets_carry_no_gradient(monkeypatch):
+    guesses = []
 
-    Spy(Network(max_epochs=3, batch_size=16), random_state=0).fit(X, NOISY.y)
+    def spy(*args):
+        guesses.append(mean_guess(*args))
+        return guesses[-1]
+
+    monkeypatch.setattr("noisyfit.methods.dividemix.mean_guess", spy)
+    fit(Network(max_epochs=3, batch_size=16))
+    assert guesses
+    assert not any(guess.requires_grad for guess in guesses)
 
 
 def test_the_unlabelled_weight_ramps_up_after_the_warm_up():
@@ -295,21 +298,26 @@ def test_guess_mode_spares_batch_norm_and_dropout():
     assert DivideMixClassifier(guess_mode="eval")._guesses_in_eval(nn.Linear(2, 2))
 
 
+class Eager:
+    """A learner without the rest of a fit."""
+
+    def __init__(self, module):
+        self.module, self.train, self.eval = module, module.train, module.eval
+
+    def __call__(self, x):
+        return self.module(x)
+
+
 def test_fused_and_separate_guesses_agree_in_evaluation_mode():
-    clf = DivideMixClassifier()
     module = SmallCNN((1, 8, 8), 3).eval()
     views = [torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(s)) for s in (0, 1)]
-
-    class Learner:
-        def __init__(self):
-            self.module = module
-
-        def __call__(self, x):
-            return module(x)
-
-    guess = clf._guess(None, Learner(), views)
-    separate = sum(module(v).softmax(1) for v in views) / 2
-    torch.testing.assert_close(guess, separate)
+    separate = sum(module(view).softmax(1) for view in views) / 2
+    torch.testing.assert_close(mean_guess(Eager(module), views), separate)
+    module.train()
+    torch.testing.assert_close(mean_guess(Eager(module), views, True), separate)
+    assert module.training
+    by_batch = sum(module(view).softmax(1) for view in views) / 2
+    torch.testing.assert_close(mean_guess(Eager(module), views), by_batch)
 
 
 def test_a_subset_of_rows_per_epoch_is_balanced_and_enough():
@@ -322,7 +330,9 @@ def test_a_subset_of_rows_per_epoch_is_balanced_and_enough():
 
 
 def test_views_guess_and_skip_options_train():
-    images = np.random.default_rng(0).random((80, 1, 8, 8)) + (np.arange(80) % 2)[:, None, None, None]
+    images = (
+        np.random.default_rng(0).random((80, 1, 8, 8)) + (np.arange(80) % 2)[:, None, None, None]
+    )
     y = np.arange(80) % 2
     net = Network(SmallCNN, max_epochs=4, batch_size=16)
     for params in (
@@ -340,10 +350,7 @@ def test_views_guess_and_skip_options_train():
 def test_refined_distributions_follow_the_rule():
     clf = fit(Network(max_epochs=10, batch_size=32))
     p = np.mean(
-        [
-            net.module_(clf._input_scale_.table(X)).softmax(1).detach().numpy()
-            for net in clf.nets_
-        ],
+        [net.module_(clf._input_scale_.table(X)).softmax(1).detach().numpy() for net in clf.nets_],
         axis=0,
     )
     w = np.where(clf.clean_proba_ > 0.5, clf.clean_proba_, 0)[:, None]
@@ -456,10 +463,13 @@ def test_clean_digits_lose_at_most_a_point(digits):
         order = np.random.default_rng(seed).permutation(len(y))
         train, test = order[450:], order[:450]
         plain, mix = (
-            cls(net, random_state=seed, **params).fit(images[train], y[train]).score(
-                images[test], y[test]
+            cls(net, random_state=seed, **params)
+            .fit(images[train], y[train])
+            .score(images[test], y[test])
+            for cls, params in (
+                (CrossEntropyClassifier, {"augment": None}),
+                (DivideMixClassifier, {}),
             )
-            for cls, params in ((CrossEntropyClassifier, {"augment": None}), (DivideMixClassifier, {}))
         )
         gaps.append(mix - plain)
     assert np.mean(gaps) >= -0.01
