@@ -1,11 +1,16 @@
 """Batches of (x, y, index) from tensors that live on the device, or from a streamed data set."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from noisyfit._inputs import item_tensor
+
+_EVALUATION_ROWS = 2048
+_IMAGE_VALUES = 2**16  # of a batch without gradient whose activations stay in a CPU's cache
+_IMAGES = 64  # where smaller batches cost more than the cache saves
 
 
 class Batch(NamedTuple):
@@ -45,6 +50,14 @@ class TensorData:
 
     def __len__(self):
         return len(self.x)
+
+    @property
+    def evaluation_size(self):
+        """Rows of a batch without gradient: as many as pay."""
+        if self.x.ndim == 2 or self.device.type != "cpu":
+            return _EVALUATION_ROWS
+        values = math.prod(self.x.shape[1:])
+        return min(max(_IMAGE_VALUES // values, _IMAGES), _EVALUATION_ROWS)
 
     def batches(self, size, order=None, drop_last=False):
         """Yield batches of `size` rows in the given order of positions, or as stored."""
@@ -105,6 +118,11 @@ class StreamData:
 
     def __len__(self):
         return len(self.source)
+
+    @property
+    def evaluation_size(self):
+        """Rows of a batch without gradient: as many as pay."""
+        return _IMAGES if self.device.type == "cpu" else _EVALUATION_ROWS
 
     def batches(self, size, order=None, drop_last=False):
         """Yield batches of `size` rows in the given order of positions, or as stored."""

@@ -17,15 +17,11 @@ def scaled(x, scale, shift):
 
 
 def forward_all(module, data, constants, n_classes):
-    """Float32 logits (n, n_classes) of all rows in stored order; `module` is in evaluation mode.
-
-    Batches are as large as pays: on a CPU the activations should stay in its cache.
-    """
-    size = 2048 if data.device.type != "cpu" else 256
+    """Float32 logits (n, n_classes) of all rows in stored order; `module` is in evaluation mode."""
     out = torch.empty(len(data), n_classes, device=data.device)
     start = 0
     with torch.no_grad(), autocast_off(data.device):
-        for batch in data.batches(size):
+        for batch in data.batches(data.evaluation_size):
             end = start + len(batch.x)
             out[start:end] = module(scaled(batch.x, *constants)).float()
             start = end

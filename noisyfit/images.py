@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+__all__ = ["ImageFiles"]
+
 
 class ImageFiles(Dataset):
     """Images that stay on disk until they are asked for.

@@ -15,9 +15,8 @@ import torch
 import torchvision
 
 
-def parse(description, rounds):
-    """Parser with the options every script has; torch is set to one thread."""
-    torch.set_num_threads(1)
+def parser(description, rounds):
+    """Options that every script has."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=rounds, help="turns of every side")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -25,7 +24,7 @@ def parse(description, rounds):
 
 
 def cpu_seconds(work):
-    """CPU seconds that ``work()`` takes."""
+    """CPU seconds that ``work()`` takes; collecting older garbage is not its business."""
     gc.collect()
     start = time.process_time()
     work()
@@ -33,10 +32,10 @@ def cpu_seconds(work):
 
 
 def in_turns(sides, rounds):
-    """Seconds of every side in every round; one unmeasured round comes first.
+    """Seconds of every side in every round, after one round that warms up and is not counted.
 
-    `sides` maps names to functions that return seconds. The order turns round after every round,
-    so that no side always follows the same one.
+    `sides` maps names to functions that return seconds. The order is reversed in every second
+    round, so that no side always runs behind the same one.
     """
     seconds = {name: [] for name in sides}
     for i in range(rounds + 1):
@@ -48,40 +47,55 @@ def in_turns(sides, rounds):
 
 
 def spread(values):
-    """Least, median and largest value, as numbers for a file."""
+    """Smallest, median and largest of the rounds."""
     return {"min": min(values), "median": median(values), "max": max(values)}
 
 
-def compare(seconds, over):
-    """Spread of each side's seconds, and of its ratio to the side `over` in the same round."""
-    base = seconds[over]
-    return {
-        name: {
+def compare(case, sides, rounds, over):
+    """One row of figures per side: seconds, and their ratio to the side `over` round by round."""
+    seconds = in_turns(sides, rounds)
+    return [
+        {
+            "case": case,
+            "side": name,
             "seconds": spread(values),
-            "ratio": spread([a / b for a, b in zip(values, base, strict=True)]),
+            "ratio": spread([a / b for a, b in zip(values, seconds[over], strict=True)]),
         }
         for name, values in seconds.items()
-    }
+    ]
+
+
+def report(rows, options, unit, show):
+    """Print machine and table, and write them as JSON where the caller asked for a file.
+
+    ``show(seconds)`` is the text of a median under the heading `unit`.
+    """
+    head = machine() | {"rounds": options.rounds}
+    print("\n".join(f"{key}: {value}" for key, value in head.items()), end="\n\n")
+    print(f"{'case':34}{'side':28}{unit:>18}   ratio, median (min to max)")
+    for row in rows:
+        ratio = "{median:8.2f} ({min:.2f} to {max:.2f})".format_map(row["ratio"])
+        print(f"{row['case']:34}{row['side']:28}{show(row['seconds']['median']):>18}   {ratio}")
+    if options.json:
+        options.json.write_text(json.dumps({"machine": head, "rows": rows}, indent=1) + "\n")
 
 
 def machine():
-    """Processor and versions, for the head of a table."""
+    """Processor and versions; everything is measured with the threads stated here."""
     return {
         "processor": _processor(),
+        "torch threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "torchvision": torchvision.__version__,
         "skorch": skorch.__version__,
         "scikit-learn": sklearn.__version__,
         "numpy": np.__version__,
-        "torch_threads": torch.get_num_threads(),
     }
 
 
 def _processor():
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

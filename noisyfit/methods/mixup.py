@@ -33,9 +33,10 @@ class MixupClassifier(BaseNoisyClassifier):
     ----------
     net : Network or other skorch net, optional
         How the network is trained; ``Network()`` by default. Cloned, never trained in place.
-    alpha : float, default=8.0
+    alpha : "auto" or float, default="auto"
         The weight of a row is drawn from Beta(alpha, alpha); 0 mixes nothing. 1 suits clean
-        labels, 8 to 32 noisy ones.
+        labels, 8 to 32 noisy ones. ``"auto"`` is 8 for images and 1 for tables, whose few columns
+        leave no room between the classes.
     per_sample : bool, default=False
         Draw one weight per row instead of one per batch.
     augment : "auto", None or callable, default="auto"
@@ -104,7 +105,7 @@ class MixupClassifier(BaseNoisyClassifier):
         self,
         net=None,
         *,
-        alpha=8.0,
+        alpha="auto",
         per_sample=False,
         augment="auto",
         clean_score="auto",
@@ -121,10 +122,15 @@ class MixupClassifier(BaseNoisyClassifier):
 
     def _check_parameters(self):
         super()._check_parameters()
-        check_scalar(self.alpha, "alpha", Real, min_val=0)
+        if self.alpha != "auto":
+            check_scalar(self.alpha, "alpha", Real, min_val=0)
+
+    def _begin(self, run):
+        is_table = len(self._input_scale_.shape) == 1
+        run.memory.alpha = (1.0 if is_table else 8.0) if self.alpha == "auto" else self.alpha
 
     def _train_epoch(self, run, epoch):
-        weights = beta(self.alpha, len(run.data), run.rng)  # one per row, or more than batches
+        weights = beta(run.memory.alpha, len(run.data), run.rng)  # one per row, or more than batches
         if self.per_sample:
             run.memory.weights = torch.as_tensor(weights, dtype=torch.float32, device=run.device)
         else:
@@ -143,6 +149,6 @@ class MixupClassifier(BaseNoisyClassifier):
         return mixup_loss(logits, y, y_partner, lam).mean()
 
     def _partners(self, run, n):
-        if self.alpha == 0:  # leaves the order of the batches as plain training has it
+        if run.memory.alpha == 0:  # leaves the order of the batches as plain training has it
             return torch.arange(n, device=run.device)
         return random_permutation(n, run.generator)

@@ -56,7 +56,7 @@ class GaussianMixtureSplitter(MixtureSplitter):
         The scaled axis is ``(X.mean(axis=1) - offset_) / span_``.
     n_features_in_ : int
         Number of columns.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_columns,)
         Names of the columns, where `X` had names.
 
     See Also

@@ -44,7 +44,7 @@ class HistorySplitter(MixtureSplitter):
         for margins and probabilities.
     n_features_in_ : int
         Number of columns.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_columns,)
         Names of the columns, where `X` had names.
 
     See Also

@@ -114,7 +114,8 @@ class MixtureSplitter(TransformerMixin, BaseEstimator):
         """The fitted components as a dict of numbers, for a record."""
         fitted = {name: getattr(self, f"{name}_").tolist() for name in self._mixture_parameters}
         kind = "gaussian" if "variances" in fitted else "beta"
-        return {"kind": kind, "converged": self.converged_} | fitted
+        axis = {"offset": self.offset_, "span": self.span_}
+        return {"kind": kind, "converged": self.converged_} | axis | fitted
 
     def _suspicion(self, X):
         """(n_samples, n_columns) array -> (n_samples,) tensor, larger = more suspicious."""

@@ -1,32 +1,22 @@
-"""Displays of what a fit leaves behind: losses with their mixture, and the training history."""
+"""Histogram of the losses with their mixture."""
 
-from collections.abc import Mapping
 from numbers import Integral
 
 import numpy as np
 from scipy.stats import beta, norm
 from sklearn.utils import check_array, check_consistent_length, check_scalar
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from noisyfit.metrics.detection import check_wrong
+from noisyfit.plots._axes import COLOURS, STYLES, open_axes
 
-__all__ = ["LossHistogramDisplay", "TrainingHistoryDisplay"]
-
-# Okabe and Ito: told apart with every common kind of colour vision
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLES = ("-", "--", ":", "-.")
 _BARS = {1: {"All labels": "#C4C4C4"}, 2: {"Right labels": "#B5D5EE", "Wrong labels": "#EFA06B"}}
-_STATISTICS = {"wrong_events": "Wrong events", "margin": "Margin", "proba": "Probability"}
-_COLUMNS = {
-    "train_acc": "Training accuracy, given labels",
-    "valid_acc": "Validation accuracy",
-    "train_loss": "Training loss",
-    "valid_loss": "Validation loss",
-    "lr": "Learning rate",
-    "seconds": "Seconds per epoch",
+_STATISTICS = {
+    "wrong_events": "Wrong events",
+    "margin": "Margin of the given label (logits)",
+    "proba": "Probability of the given label",
 }
-_QUANTITIES = {"acc": "Accuracy", "loss": "Loss"}
+_PARAMETERS = ("means", "variances", "alphas", "betas", "weights")
 _N_GRID = 1001
 _TOLERANCE = 2e-5  # the smallest fitted losses lie up to 1e-5 below a scale of percentiles
 
@@ -61,6 +51,11 @@ class LossHistogramDisplay:
         Clean and wrong component; empty without a mixture.
     ax_, figure_ : matplotlib Axes and Figure
         Where it was drawn.
+
+    References
+    ----------
+    Eric Arazo, Diego Ortego, Paul Albert, Noel E. O'Connor, Kevin McGuinness. Unsupervised Label
+    Noise Modeling and Loss Correction. ICML 2019.
 
     Examples
     --------
@@ -108,7 +103,7 @@ class LossHistogramDisplay:
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If the estimator was not fitted or left nothing to draw, if there is no such network,
             or if `wrong` has another length.
         """
@@ -120,10 +115,8 @@ class LossHistogramDisplay:
             return cls._of_values(losses[net], wrong, bins, label, mixture).plot(ax=ax)
         if not hasattr(estimator, "clean_proba_"):
             raise ValueError(f"{type(estimator).__name__} has no losses_ and no clean_proba_.")
-        doubt = 1 - np.asarray(estimator.clean_proba_)
-        return cls._of_values(doubt, wrong, bins, "1 − clean probability", limits=(0, 1)).plot(
-            ax=ax
-        )
+        doubt, label = 1 - np.asarray(estimator.clean_proba_), "1 − clean probability"
+        return cls._of_values(doubt, wrong, bins, label, limits=(0, 1)).plot(ax=ax)
 
     @classmethod
     def from_splitter(cls, splitter, losses, *, wrong=None, bins=50, ax=None):
@@ -145,8 +138,9 @@ class LossHistogramDisplay:
 
         Raises
         ------
-        ValueError
-            If the splitter was not fitted, or if `losses` or `wrong` have a wrong shape.
+        ValueError, TypeError
+            If the splitter was not fitted or is of another kind, or if `losses` or `wrong` do not
+            have the shapes above.
         """
         check_is_fitted(splitter)
         values = validate_data(splitter, losses, reset=False, dtype=np.float64).mean(axis=1)
@@ -173,7 +167,7 @@ class LossHistogramDisplay:
 
     def plot(self, *, ax=None):
         """Draw bars and curves in `ax`, or in a new figure; return the display."""
-        self.ax_ = _axes(ax, "LossHistogramDisplay.plot")
+        self.ax_ = open_axes(ax, "LossHistogramDisplay.plot")
         self.figure_, self.bars_, self.lines_ = self.ax_.figure, [], []
         below = np.zeros_like(self.counts[0])
         for row, (name, colour) in zip(self.counts, _BARS[len(self.counts)].items(), strict=True):
@@ -183,113 +177,10 @@ class LossHistogramDisplay:
             below = below + row
         for k, curve in enumerate([] if self.expected is None else self.expected):
             label = f"{('Clean', 'Wrong')[k]} component ({self.weights[k]:.0%})"
-            style = {"color": _COLOURS[k], "linewidth": 2, "label": label}
-            self.lines_ += self.ax_.plot(self.grid, curve, _STYLES[k], **style)
+            style = {"color": COLOURS[k], "linewidth": 2, "label": label}
+            self.lines_ += self.ax_.plot(self.grid, curve, STYLES[k], **style)
         highest = max([below.max(), *(line.get_ydata().max() for line in self.lines_)])
         self.ax_.set(xlabel=self.value_label, ylabel="Samples per bar", ylim=(0, 1.05 * highest))
-        self.ax_.legend(frameon=False)
-        return self
-
-
-class TrainingHistoryDisplay:
-    """Lines of accuracy, loss or another column of ``history_`` over the epochs.
-
-    Build it by `from_estimator` or `from_histories`.
-
-    Parameters
-    ----------
-    curves : dict of str to (epochs, values)
-        What is drawn, by its name in the legend.
-    value_label : str, default="Value"
-        What the vertical axis shows.
-
-    Attributes
-    ----------
-    lines_ : list of matplotlib Line2D
-        In the order of `curves`.
-    ax_, figure_ : matplotlib Axes and Figure
-        Where it was drawn.
-
-    Examples
-    --------
-    >>> from noisyfit.plots import TrainingHistoryDisplay
-    >>> history = [{"epoch": 1, "valid_acc": 0.6}, {"epoch": 2, "valid_acc": 0.9}]
-    >>> display = TrainingHistoryDisplay.from_histories({"plain": history})
-    >>> display.curves["plain"]
-    ([1, 2], [0.6, 0.9])
-    """
-
-    def __init__(self, curves, *, value_label="Value"):
-        self.curves = curves
-        self.value_label = value_label
-
-    @classmethod
-    def from_estimator(cls, estimator, *, keys=("train_acc", "valid_acc"), ax=None):
-        """Draw columns of the history of one fit.
-
-        Parameters
-        ----------
-        estimator : estimator
-            A fitted one, with ``history_``.
-        keys : str or tuple of str, default=("train_acc", "valid_acc")
-            Columns. ``valid_acc`` and ``valid_loss`` are left out if nothing was validated.
-        ax : matplotlib Axes, optional
-            Where to draw; by default in a new figure.
-
-        Returns
-        -------
-        TrainingHistoryDisplay
-
-        Raises
-        ------
-        ValueError, TypeError
-            If there is no history, or a column is not in it.
-        """
-        check_is_fitted(estimator)
-        rows, keys = _rows(estimator), (keys,) if isinstance(keys, str) else keys
-        absent = {"valid_acc", "valid_loss"}.difference(*rows)
-        keys = [key for key in keys if key not in absent] or keys
-        curves = {_COLUMNS.get(key, key): _curve(rows, key) for key in keys}
-        return cls(curves, value_label=_quantity(keys)).plot(ax=ax)
-
-    @classmethod
-    def from_histories(cls, histories, key="valid_acc", *, ax=None):
-        """Draw one column of several histories.
-
-        Parameters
-        ----------
-        histories : dict of str to estimator or list of dict
-            Fitted estimators, or their ``history_``, by their names in the legend.
-        key : str, default="valid_acc"
-            The column.
-        ax : matplotlib Axes, optional
-            Where to draw; by default in a new figure.
-
-        Returns
-        -------
-        TrainingHistoryDisplay
-
-        Raises
-        ------
-        ValueError, TypeError
-            If there is no history, or one without that column.
-        """
-        if not isinstance(histories, Mapping):
-            raise TypeError(f"histories must be a dict with names, got {type(histories).__name__}.")
-        curves = {name: _curve(_rows(source), key) for name, source in histories.items()}
-        return cls(curves, value_label=_COLUMNS.get(key, key)).plot(ax=ax)
-
-    def plot(self, *, ax=None):
-        """Draw the lines in `ax`, or in a new figure; return the display."""
-        self.ax_ = _axes(ax, "TrainingHistoryDisplay.plot")
-        self.figure_, self.lines_ = self.ax_.figure, []
-        for i, (name, (epochs, values)) in enumerate(self.curves.items()):
-            n = len(_COLOURS)
-            style = {"color": _COLOURS[i % n], "linestyle": _STYLES[i // n % len(_STYLES)]}
-            marker = "o" if len(epochs) == 1 else None
-            self.lines_ += self.ax_.plot(epochs, values, marker=marker, label=name, **style)
-        self.ax_.xaxis.get_major_locator().set_params(integer=True)
-        self.ax_.set(xlabel="Epoch", ylabel=self.value_label)
         self.ax_.legend(frameon=False)
         return self
 
@@ -302,11 +193,12 @@ def expected_share(x, width, mixture):
     """
     ends = np.stack([x - width / 2, x + width / 2])[:, None]  # (2, 1, n)
     u = (ends - mixture["offset"]) / mixture["span"]
-    names = ("means", "variances") if "variances" in mixture else ("alphas", "betas")
-    first, second, weights = (np.reshape(mixture[name], (2, 1)) for name in (*names, "weights"))
-    gaussian = "variances" in mixture
-    below = norm.cdf(u, first, np.sqrt(second)) if gaussian else beta.cdf(u, first, second)
-    return weights * np.abs(below[1] - below[0])
+    column = {name: np.reshape(mixture[name], (2, 1)) for name in _PARAMETERS if name in mixture}
+    if "variances" in column:
+        below = norm.cdf(u, column["means"], np.sqrt(column["variances"]))
+    else:
+        below = beta.cdf(u, column["alphas"], column["betas"])
+    return column["weights"] * np.abs(below[1] - below[0])
 
 
 def n_described(values, mixture):
@@ -332,44 +224,9 @@ def _mixture_of(splitter):
         raise TypeError(
             f"splitter must be one of noisyfit.mixtures, got {type(splitter).__name__}."
         )
-    names = ("means", "variances", "alphas", "betas", "weights")
-    mixture = {n: getattr(splitter, f"{n}_") for n in names if hasattr(splitter, f"{n}_")}
+    fitted = {name: getattr(splitter, f"{name}_", None) for name in _PARAMETERS}
+    mixture = {name: values for name, values in fitted.items() if values is not None}
     sign = -1 if getattr(splitter, "statistic", None) in ("margin", "proba") else 1
     bounded = "alphas" in mixture or getattr(splitter, "normalize", None) == "percentile"
     axis = {"offset": sign * splitter.offset_, "span": sign * splitter.span_, "bounded": bounded}
     return mixture | axis
-
-
-def _axes(ax, caller):
-    check_matplotlib_support(caller)
-    from matplotlib import pyplot
-
-    if ax is None:
-        _, ax = pyplot.subplots(layout="constrained")
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
-
-
-def _rows(source):
-    """The history (list of dicts) of an estimator, or that history itself."""
-    rows = getattr(source, "history_", source)
-    if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
-        raise TypeError(
-            "A history is a list of dicts, one per epoch: give a fitted estimator or its "
-            f"history_, got {type(source).__name__}."
-        )
-    return rows
-
-
-def _curve(rows, key):
-    """Epochs and values of the rows that have the column."""
-    found = [(row.get("epoch", i), row[key]) for i, row in enumerate(rows, 1) if key in row]
-    if not found:
-        raise ValueError(f"The history has no {key!r}, only {sorted(set().union(*rows))}.")
-    return tuple(map(list, zip(*found, strict=True)))
-
-
-def _quantity(keys):
-    """What the columns have in common: "Accuracy" for names that end in "_acc"."""
-    quantities = {_QUANTITIES.get(key.rsplit("_", 1)[-1], _COLUMNS.get(key, key)) for key in keys}
-    return quantities.pop() if len(quantities) == 1 else "Value"
