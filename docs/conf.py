@@ -3,7 +3,7 @@
 from noisyfit import __version__
 
 project = "noisyfit"
-author = "The noisyfit developers"
+author = project_copyright = "The noisyfit developers"
 version = release = __version__
 
 extensions = [
@@ -18,9 +18,7 @@ myst_heading_anchors = 3  # links to headings work as they do on a forge
 
 autosummary_generate = True
 autosummary_ignore_module_all = False  # what __all__ names is public
-# made by scikit-learn, with references into its own manual
-_ROUTING = "set_fit_request, set_partial_fit_request, set_score_request"
-autodoc_default_options = {"members": True, "exclude-members": _ROUTING}
+autodoc_default_options = {"members": True, "inherited-members": True}
 numpydoc_show_class_members = False
 
 html_theme = "alabaster"
@@ -28,3 +26,13 @@ html_theme_options = {
     "description": "Learning with noisy labels as scikit-learn estimators over torch",
     "fixed_sidebar": True,
 }
+
+
+def setup(app):
+    """Connect the hook."""
+    app.connect("autodoc-skip-member", _skip_foreign)
+
+
+def _skip_foreign(app, what, name, obj, skip, options):
+    """Skip what our classes inherit from other projects, which document it themselves."""
+    return skip or not str(getattr(obj, "__module__", None)).startswith("noisyfit")

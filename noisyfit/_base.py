@@ -37,6 +37,17 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
 
     and, where it knows better than the defaults, of these two, which turn what was learnt into
     evidence: ``_posterior(run, logits)`` and ``_refined_proba(run, logits, clean_proba)``.
+
+    Examples
+    --------
+    >>> from noisyfit import CrossEntropyClassifier, Network
+    >>> class AbsoluteErrorClassifier(CrossEntropyClassifier):
+    ...     def _loss(self, run, batch, t):
+    ...         logits = run.learners[0](run.view(batch.x))
+    ...         return 1 - logits.softmax(1).gather(1, batch.y[:, None]).mean()
+    >>> clf = AbsoluteErrorClassifier(Network(max_epochs=20), random_state=0)
+    >>> clf.fit([[0.0], [1.0]] * 20, ["no", "yes"] * 20).predict([[0.9]]).item()
+    'yes'
     """
 
     n_networks = 1

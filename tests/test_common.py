@@ -22,8 +22,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import (
     check_dataframe_column_names_consistency,
-    check_param_validation,
-    check_set_output_transform,
     estimator_checks_generator,
 )
 
@@ -74,12 +72,6 @@ def test_scikit_learn_checks_pass_with_array_api():
 @every_class
 def test_column_names_are_checked(cls):
     check_dataframe_column_names_consistency(cls.__name__, cls())
-
-
-@pytest.mark.parametrize("cls", SPLITTERS, ids=lambda m: m.__name__)
-def test_splitter_parameters_are_validated(cls):
-    check_param_validation(cls.__name__, cls())
-    check_set_output_transform(cls.__name__, cls())
 
 
 @pytest.fixture(scope="module")

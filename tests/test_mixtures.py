@@ -1,9 +1,5 @@
 """The splitters as estimators: scikit-learn's contract, the papers' properties, safety."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +8,6 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from noisyfit import mixtures
 from noisyfit._em import BETA_PRESETS, beta_em, beta_posterior, minmax_scaling
@@ -56,12 +51,7 @@ def losses():
     return np.concatenate([clean, wrong])
 
 
-# --- scikit-learn's contract ---
-
-
-@parametrize_with_checks(SPLITTERS)
-def test_splitter_passes_the_checks_of_scikit_learn(estimator, check):
-    check(estimator)
+# --- scikit-learn's contract, beyond what tests/test_common.py checks of every class ---
 
 
 @every_splitter
@@ -69,20 +59,6 @@ def test_splitter_passes_the_checks_of_scikit_learn(estimator, check):
 @pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names")
 def test_splitter_passes_further_checks_of_scikit_learn(splitter, check):
     getattr(estimator_checks, check)(type(splitter).__name__, splitter)
-
-
-def test_splitters_pass_all_checks_with_array_api_dispatch():
-    # a process of its own, for scipy reads the variable when it is imported
-    code = (
-        "from noisyfit import mixtures as m\n"
-        "from sklearn.utils.estimator_checks import check_estimator\n"
-        "for name in m.__all__[:3]:\n"
-        "    results = check_estimator(getattr(m, name)())\n"
-        "    assert {r['status'] for r in results} == {'passed'}\n"
-        "    assert any(r['check_name'] == 'check_array_api_input' for r in results)\n"
-    )
-    environment = os.environ | {"SCIPY_ARRAY_API": "1"}
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env=environment)
 
 
 @pytest.mark.parametrize("name", [n for n in mixtures.__all__ if n.endswith("Splitter")])

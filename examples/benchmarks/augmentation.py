@@ -1,8 +1,7 @@
-"""How many images per second the usual weak view makes, on whole batches and image by image.
+"""How many images per second get their random crop and flip, in batches and one by one.
 
-Crop and flip are drawn for every image and batch anew, so on a CPU they can cost more than a small
-network. `CropFlip` moves a whole batch in a few kernels; the loop over torchvision's transforms is
-what a data set with a transform does.
+Every image is drawn anew in every epoch, which on a CPU can cost more than a small network. A data
+set with torchvision's transforms works image by image, `CropFlip` on a whole batch.
 """
 
 import torch

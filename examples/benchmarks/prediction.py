@@ -1,15 +1,14 @@
 """What `predict_proba` costs on many rows, beside skorch with the same weights.
 
-A fitted method is asked for far more rows than it was trained on, and a small network answers
-faster than rows can be handed to it one by one. Our side includes all validation and scaling of
-the caller's array; skorch's gets its input scaled and in float32.
+A small network answers faster than rows can be handed to it one by one. Our side includes the
+validation and scaling of the caller's array, while skorch gets its input scaled and in float32.
 """
 
 import numpy as np
 import torch
 from _timing import compare, cpu_seconds, parser, report
-from skorch import NeuralNetClassifier
 from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
 
 from noisyfit import CrossEntropyClassifier, Network
 from noisyfit.modules import MLP, SmallCNN

@@ -24,7 +24,7 @@ from noisyfit.losses import confidence_penalty, cross_entropy, sharpen
 from noisyfit.mixtures import GaussianMixtureSplitter
 from noisyfit.schedules import ramp
 
-_LAMBDA_U_IF_MOST_ARE_WRONG = 1.0
+_LAMBDA_U_IF_MOST_ARE_WRONG = 5.0
 
 
 class DivideMixClassifier(BaseNoisyClassifier):
@@ -41,7 +41,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
         How both networks are trained; ``Network()`` by default. A step takes ``batch_size / 2``
         labelled rows and as many unlabelled ones. Cloned, never trained in place.
     warmup : "auto" or int, default="auto"
-        Epochs of plain training before the first division. ``"auto"`` is a fifth of the epochs, at
+        Epochs of plain training before the first division. ``"auto"`` is 2 and a tenth of all, at
         most 10. Published: 10 (CIFAR-10), 30 (CIFAR-100), 1 (Clothing1M, WebVision).
     threshold : float, default=0.5
         Labels with a larger clean posterior are used (tau). Published: 0.6 at 90 % noise.
@@ -53,7 +53,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
         between the classes. Published: 0.5 for Clothing1M and WebVision.
     lambda_u : "auto" or float, default="auto"
         Weight of the unlabelled part. ``"auto"`` is 0 unless the first division calls more than
-        half of the labels wrong, then 1. Published for CIFAR-10: 0 at 20 % symmetric and 40 %
+        half of the labels wrong, then 5. Published for CIFAR-10: 0 at 20 % symmetric and 40 %
         asymmetric noise, 25 at 50 and 80 %, 50 at 90 %; for CIFAR-100 25 at 20 %, else 150. The
         script's default 25 costs 4 to 10 points where 0 is right, among them human labels.
     ramp_up : float, default=16
@@ -254,7 +254,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
 
     def _warmup_epochs(self, max_epochs):
         if self.warmup == "auto":
-            return min(10, math.ceil(max_epochs / 5))
+            return min(10, max_epochs, math.ceil(2 + max_epochs / 10))
         if self.warmup > max_epochs:
             raise ValueError(
                 f"warmup={self.warmup} is longer than the training of max_epochs={max_epochs}."

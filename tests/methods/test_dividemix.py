@@ -260,7 +260,7 @@ def test_warm_up_is_plain_training_of_both_networks():
     assert "n_labelled_1" not in clf.history_[-1]
     assert len(clf.mixture_history_) == 2  # only the final division
     assert DivideMixClassifier()._warmup_epochs(300) == 10
-    assert [DivideMixClassifier()._warmup_epochs(e) for e in (1, 12, 40)] == [1, 3, 8]
+    assert [DivideMixClassifier()._warmup_epochs(e) for e in (1, 12, 40)] == [1, 4, 6]
 
 
 def test_confidence_penalty_keeps_the_warm_up_less_certain():
