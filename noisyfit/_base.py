@@ -164,13 +164,16 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         valid_index = torch.as_tensor(np.asarray(held.indices), device=data.device)
         return data.subset(train_index), train_index, data.subset(valid_index)
 
+    @property
+    def _on_table(self):
+        return len(self._input_scale_.shape) == 1
+
     def _resolve_augment(self):
         if not isinstance(self.augment, str):
             return self.augment
-        shape = self._input_scale_.shape
-        if len(shape) == 1:
+        if self._on_table:
             return None
-        channels, height, width = shape
+        channels, height, width = self._input_scale_.shape
         return CropFlip(padding=max(1, min(height, width) // 8), flip=channels == 3)
 
     def _check_module(self, run):

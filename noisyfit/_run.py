@@ -142,7 +142,7 @@ class Run:
         if self._losses and not math.isfinite(loss):
             raise ValueError(
                 f"The training loss became {loss} in epoch {epoch + 1} of {self.max_epochs}. The "
-                f"likely cause is a learning rate that is too large (lr={self.learners[0].lr:.3g}); "
+                f"likely cause is too large a learning rate (lr={self.learners[0].lr:.3g}); "
                 "lower net__lr or set net__gradient_clip."
             )
         row = {"epoch": epoch + 1, "train_loss": loss}

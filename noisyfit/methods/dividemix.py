@@ -247,8 +247,8 @@ class DivideMixClassifier(BaseNoisyClassifier):
         memory.lambda_u = None if self.lambda_u == "auto" else float(self.lambda_u)
         memory.guess_in_eval = self._guesses_in_eval(run.learners[0].module)
         memory.prior = self._prior(run)
-        is_table = len(self._input_scale_.shape) == 1
-        memory.alpha = (0.5 if is_table else 4.0) if self.alpha == "auto" else self.alpha
+        by_default = 0.5 if self._on_table else 4.0
+        memory.alpha = by_default if self.alpha == "auto" else self.alpha
         memory.warned = set()
         self.mixture_history_ = []
 

@@ -126,11 +126,11 @@ class MixupClassifier(BaseNoisyClassifier):
             check_scalar(self.alpha, "alpha", Real, min_val=0)
 
     def _begin(self, run):
-        is_table = len(self._input_scale_.shape) == 1
-        run.memory.alpha = (1.0 if is_table else 8.0) if self.alpha == "auto" else self.alpha
+        by_default = 1.0 if self._on_table else 8.0
+        run.memory.alpha = by_default if self.alpha == "auto" else self.alpha
 
     def _train_epoch(self, run, epoch):
-        weights = beta(run.memory.alpha, len(run.data), run.rng)  # one per row, or more than batches
+        weights = beta(run.memory.alpha, len(run.data), run.rng)  # more than there are batches
         if self.per_sample:
             run.memory.weights = torch.as_tensor(weights, dtype=torch.float32, device=run.device)
         else:
