@@ -100,7 +100,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         start, loop, stream, *starts = spawn_seeds(
             draw_seed(self.random_state), 3 + self.n_networks
         )
-        with own_generators(start):
+        with own_generators(start, device):
             self._input_scale_ = InputScale(source, getattr(net, "normalize", None))
             data = self._as_data(source, codes, device, net, stream)
             train, train_index, valid = self._hold_out(net, data, codes, X_val, y_val)
@@ -259,7 +259,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         of_label = proba.gather(1, data.y[:, None]).clamp_min(1e-12)
         return {
             "valid_loss": -of_label.log().mean().item(),
-            "valid_acc": (proba.argmax(1) == data.y).double().mean().item(),
+            "valid_acc": (proba.argmax(1) == data.y).sum().item() / len(data),
         }
 
     def predict_proba(self, X):

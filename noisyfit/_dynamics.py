@@ -39,14 +39,14 @@ class Dynamics:
         events = label_events(logits, self._y[index])
         self._sums.index_add_(0, index, events)
         self._epoch_seen += len(index)
-        self._epoch_right = self._epoch_right + (1 - events[:, 1]).double().sum()
+        self._epoch_right = self._epoch_right + (events[:, 1] == 0).sum()
 
     def end_epoch(self):
-        """Accuracy on the given labels in this epoch's training passes (tensor), or None."""
+        """Accuracy on the given labels in this epoch's training passes, or None without any."""
         self._sum_up()
         seen, right = self._epoch_seen, self._epoch_right
         self._epoch_seen = self._epoch_right = 0
-        return right / seen if seen else None
+        return right.item() / seen if seen else None
 
     @property
     def n_seen(self):

@@ -26,7 +26,7 @@ def spawn_seeds(seed, n):
 
 
 @contextmanager
-def own_generators(seed):
+def own_generators(seed, device):
     """Give the block seeded global generators and restore the caller's afterwards.
 
     Only user code draws from them (a data set's transforms, a functional dropout). Fits that
@@ -35,10 +35,12 @@ def own_generators(seed):
     global _depth, _saved
     with _lock:
         if _depth == 0:
-            _saved = _global_states()
+            _saved = _global_states(device)
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
+            if device.type == "cuda":
+                torch.cuda.manual_seed_all(seed)
         _depth += 1
     try:
         yield
@@ -50,8 +52,8 @@ def own_generators(seed):
                 _saved = None
 
 
-def _global_states():
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+def _global_states(device):
+    cuda = torch.cuda.get_rng_state_all() if device.type == "cuda" else None
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda  # noqa: NPY002
 
 

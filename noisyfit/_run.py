@@ -147,7 +147,7 @@ class Run:
             )
         row = {"epoch": epoch + 1, "train_loss": loss}
         if accuracy is not None:
-            row["train_acc"] = float(accuracy)
+            row["train_acc"] = accuracy
         row["lr"] = self.learners[0].lr
         row |= {k: v.item() if torch.is_tensor(v) else v for k, v in self._record.items()}
         self.history.append(row)

@@ -7,9 +7,9 @@ from sklearn.utils import check_scalar
 from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier
-from noisyfit._em import gaussian_em, gaussian_posterior
 from noisyfit._evidence import combine
 from noisyfit.losses import cross_entropy
+from noisyfit.mixtures import GaussianMixtureSplitter
 
 _WINDOW = 10  # epochs over which the selection frequency is taken
 _LARGEST_AUTO_RATE = 0.8
@@ -194,8 +194,9 @@ class CoTeachingClassifier(BaseNoisyClassifier):
         losses = sum(cross_entropy(run.evaluate(learner), run.data.y) for learner in run.learners)
         for learner in run.learners:
             learner.train()
-        scaled = (losses - losses.min()) / (losses.max() - losses.min()).clamp_min(1e-12)
-        clean = gaussian_posterior(scaled, gaussian_em(scaled))
+        if losses.max() == losses.min():
+            return 0.0
+        clean = GaussianMixtureSplitter().fit_tensor(losses)
         return min((clean < 0.5).float().mean().item(), _LARGEST_AUTO_RATE)
 
     def _choose(self, run, y, losses):

@@ -42,7 +42,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
         labelled rows and as many unlabelled ones. Cloned, never trained in place.
     warmup : "auto" or int, default="auto"
         Epochs of plain training before the first division. ``"auto"`` is 2 and a tenth of all, at
-        most 10. Published: 10 (CIFAR-10), 30 (CIFAR-100), 1 (Clothing1M, WebVision).
+        most a third of them and at most 10. Published: 10 (CIFAR-10), 30 (CIFAR-100), 1 (Clothing1M, WebVision).
     threshold : float, default=0.5
         Labels with a larger clean posterior are used (tau). Published: 0.6 at 90 % noise.
     temperature : float, default=0.5
@@ -254,7 +254,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
 
     def _warmup_epochs(self, max_epochs):
         if self.warmup == "auto":
-            return min(10, max_epochs, math.ceil(2 + max_epochs / 10))
+            return min(10, math.ceil(2 + max_epochs / 10), math.ceil(max_epochs / 3))
         if self.warmup > max_epochs:
             raise ValueError(
                 f"warmup={self.warmup} is longer than the training of max_epochs={max_epochs}."
@@ -338,7 +338,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
             self._warn(run, "the losses are constant, so that every label is believed")
             return torch.ones_like(losses), {}, losses
         splitter = clone(self.splitter or GaussianMixtureSplitter(normalize=None))
-        clean = splitter.fit_tensor(losses.double()).float()
+        clean = splitter.fit_tensor(losses)
         return clean, splitter.components(), losses
 
     def _guarded(self, run, divisions):

@@ -91,14 +91,16 @@ class MixtureSplitter(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        x : float64 tensor of shape (n_samples,)
-            Losses, on any device.
+        x : floating tensor of shape (n_samples,)
+            Losses, on any device; computed in float64.
 
         Returns
         -------
-        float64 tensor of shape (n_samples,)
+        tensor of shape (n_samples,), of the kind of `x`
             Clean probabilities. The components are set as in `fit`.
         """
+        given = x
+        x = x.double() if x.device.type != "mps" else x.cpu().double()  # mps lacks float64
         self._scaling, weight = self._scale(x)
         self._mixture = self._fit_mixture(self._scaling.apply(x), weight)
         if self._scaling.constant:
@@ -108,7 +110,7 @@ class MixtureSplitter(TransformerMixin, BaseEstimator):
         self.n_iter_ = self._mixture.n_iter.item()
         self.converged_ = self._mixture.converged.item()
         self.offset_, self.span_ = self._scaling.offset.item(), self._scaling.span.item()
-        return self._posterior(self._scaling.apply(x))
+        return self._posterior(self._scaling.apply(x)).to(given)
 
     def components(self):
         """The fitted components as a dict of numbers, for a record."""

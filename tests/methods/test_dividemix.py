@@ -8,6 +8,7 @@ import torch
 from sklearn.datasets import make_blobs
 from sklearn.metrics import roc_auc_score
 from torch import nn
+from torch.utils.data import Dataset
 
 from noisyfit import CrossEntropyClassifier, DivideMixClassifier, Network
 from noisyfit._divide import (
@@ -327,6 +328,25 @@ def test_a_subset_of_rows_per_epoch_is_balanced_and_enough():
     assert max(row["n_labelled_1"] for row in clf.history_[1:]) <= 40
     assert clf.clean_proba_.shape == (160,)
     assert clf.score(X, Y) > 0.8
+
+
+def test_streamed_images_train_like_resident_ones():
+    rng = np.random.default_rng(0)
+    images, y = rng.integers(0, 255, (60, 1, 8, 8), dtype=np.uint8), np.arange(60) % 3
+
+    class Stream(Dataset):
+        def __len__(self):
+            return 60
+
+        def __getitem__(self, i):
+            return images[i]
+
+    for params in ({}, {"epoch_rows": 30}):
+        net = Network(SmallCNN, max_epochs=4, batch_size=16)
+        resident, streamed = (
+            DivideMixClassifier(net, random_state=0, **params).fit(X, y) for X in (images, Stream())
+        )
+        np.testing.assert_array_equal(resident.clean_proba_, streamed.clean_proba_)
 
 
 def test_views_guess_and_skip_options_train():
