@@ -21,10 +21,16 @@ def combine(logits, ensemble):
     tensor of shape (n, n_classes)
     """
     if ensemble == "proba":
-        return logits.softmax(2).mean(0)
+        return softmax(logits).mean(0)
     if ensemble == "logits":
-        return logits.mean(0).softmax(1)
-    return logits[min(("first", "second").index(ensemble), len(logits) - 1)].softmax(1)
+        return softmax(logits.mean(0))
+    return softmax(logits[min(("first", "second").index(ensemble), len(logits) - 1)])
+
+
+def softmax(logits):
+    """Softmax over the last axis; for few classes several times as fast as torch's on a CPU."""
+    e = (logits - logits.amax(-1, keepdim=True)).exp_()
+    return e.div_(e.sum(-1, keepdim=True))
 
 
 def library_rule(y, proba, clean_proba):

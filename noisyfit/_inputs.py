@@ -175,7 +175,9 @@ class InputScale:
 
     def table(self, X):
         """Scaled float32 tensor (n, d) of a table."""
-        return torch.from_numpy(((X - self.mean) * self.scale).astype(np.float32))
+        X = X - self.mean
+        X *= self.scale
+        return torch.from_numpy(X.astype(np.float32, copy=False))
 
     def constants(self, device):
         """(scale, shift) float32 on `device`, so that ``x * scale + shift`` is the input."""

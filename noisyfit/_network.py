@@ -37,8 +37,8 @@ class Network(NeuralNet):
     criterion : torch.nn.Module class, default=torch.nn.CrossEntropyLoss
         Used by skorch's own methods only; the loss belongs to the method.
     optimizer : torch.optim.Optimizer class, default=torch.optim.SGD
-        SGD gets momentum 0.9 and weight decay 5e-4 unless ``optimizer__momentum`` or
-        ``optimizer__weight_decay`` says otherwise.
+        SGD gets momentum 0.9, weight decay 5e-4 and the fused kernel unless
+        ``optimizer__momentum``, ``optimizer__weight_decay`` or ``optimizer__fused`` says otherwise.
     lr : float, default=0.05
         Initial learning rate.
     max_epochs : int, default=50
@@ -138,6 +138,8 @@ class Network(NeuralNet):
         args, kwargs = super().get_params_for_optimizer(prefix, named_parameters)
         if self.optimizer is torch.optim.SGD:
             kwargs = {"momentum": 0.9, "weight_decay": 5e-4} | kwargs
+            if not kwargs.get("foreach") and torch.device(self.device).type in ("cpu", "cuda"):
+                kwargs = {"fused": True} | kwargs
         return args, kwargs
 
     def __setstate__(self, state):
