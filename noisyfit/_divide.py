@@ -41,6 +41,15 @@ def agreement_with_doubted(clean, logits, y, threshold):
     return (agrees & doubted).sum() / doubted.sum().clamp_min(1)
 
 
+def ranked_in_class(order, y, n_classes):
+    """`order` grouped by class, the rank (n,) of each position in its class, the class sizes."""
+    by_class = order[y[order].argsort(stable=True)]
+    size = y.new_zeros(n_classes).scatter_add_(0, y, torch.ones_like(y))  # bincount would sync
+    start = size.cumsum(0) - size
+    rank = torch.arange(len(y), device=y.device) - start[y[by_class]]
+    return by_class, rank, size
+
+
 def with_class_floor(clean, y, n_classes, threshold, floor=_FLOOR):
     """`clean` with the best rows of a class raised where too few of that class are believed, (n,).
 
@@ -49,10 +58,7 @@ def with_class_floor(clean, y, n_classes, threshold, floor=_FLOOR):
     """
     believed = clean > threshold
     best_first = clean.argsort(descending=True, stable=True)
-    by_class = best_first[y[best_first].argsort(stable=True)]
-    size = torch.bincount(y, minlength=n_classes)
-    start = size.cumsum(0) - size
-    rank = torch.arange(len(y), device=y.device) - start[y[by_class]]
+    by_class, rank, size = ranked_in_class(best_first, y, n_classes)
     needed = (floor * believed.float().mean() * size).ceil()  # (n_classes,)
     kept = torch.zeros_like(believed)
     kept[by_class] = rank < needed[y[by_class]]
@@ -62,8 +68,5 @@ def with_class_floor(clean, y, n_classes, threshold, floor=_FLOOR):
 def balanced_rows(y, n_classes, n_rows, generator):
     """Random positions with at most ``n_rows / n_classes`` rows of each given class."""
     order = torch.randperm(len(y), generator=generator, device=y.device)
-    by_class = order[y[order].argsort(stable=True)]
-    size = torch.bincount(y, minlength=n_classes)
-    start = size.cumsum(0) - size
-    rank = torch.arange(len(y), device=y.device) - start[y[by_class]]
+    by_class, rank, _ = ranked_in_class(order, y, n_classes)
     return by_class[rank < n_rows // n_classes]

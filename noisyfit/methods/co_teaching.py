@@ -4,9 +4,9 @@ from numbers import Integral, Real
 
 import torch
 from sklearn.utils import check_scalar
-from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier
+from noisyfit._divide import ranked_in_class
 from noisyfit._evidence import combine
 from noisyfit.losses import cross_entropy
 from noisyfit.mixtures import GaussianMixtureSplitter
@@ -35,12 +35,11 @@ def small_loss(losses, n_keep):
 
 def small_loss_per_class(losses, y, forget, n_classes):
     """Weights (batch,): 1 for the kept share inside every given class, else 0."""
-    order = losses.detach().argsort(stable=True)
-    in_class = functional.one_hot(y[order], n_classes)  # (batch, n_classes)
-    rank = (in_class.cumsum(0) * in_class).sum(1)  # 1 for the smallest loss of its class
-    n_keep = ((1 - forget) * in_class.sum(0) + 1e-9).floor().clamp_min(1)
-    kept = (rank <= n_keep[y[order]]).to(losses.dtype)
-    return torch.zeros_like(losses).index_copy_(0, order, kept)
+    smallest_first = losses.detach().argsort(stable=True)
+    by_class, rank, size = ranked_in_class(smallest_first, y, n_classes)
+    n_keep = ((1 - forget) * size + 1e-9).floor().clamp_min(1)  # (n_classes,)
+    kept = (rank < n_keep[y[by_class]]).to(losses.dtype)
+    return torch.zeros_like(losses).index_copy_(0, by_class, kept)
 
 
 class CoTeachingClassifier(BaseNoisyClassifier):

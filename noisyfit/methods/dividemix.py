@@ -42,7 +42,8 @@ class DivideMixClassifier(BaseNoisyClassifier):
         labelled rows and as many unlabelled ones. Cloned, never trained in place.
     warmup : "auto" or int, default="auto"
         Epochs of plain training before the first division. ``"auto"`` is 2 and a tenth of all, at
-        most a third of them and at most 10. Published: 10 (CIFAR-10), 30 (CIFAR-100), 1 (Clothing1M, WebVision).
+        most a third of them and at most 10. Published: 10 (CIFAR-10), 30 (CIFAR-100), 1
+        (Clothing1M, WebVision).
     threshold : float, default=0.5
         Labels with a larger clean posterior are used (tau). Published: 0.6 at 90 % noise.
     temperature : float, default=0.5
@@ -233,6 +234,8 @@ class DivideMixClassifier(BaseNoisyClassifier):
             raise ValueError(
                 f"guess_mode must be 'auto', 'train' or 'eval', got {self.guess_mode!r}."
             )
+        if self.splitter is not None and not hasattr(self.splitter, "fit_tensor"):
+            raise TypeError(f"splitter must come from noisyfit.mixtures, got {self.splitter!r}.")
         if self.epoch_rows is not None:
             check_scalar(self.epoch_rows, "epoch_rows", Integral, min_val=1)
             if self.loss_history > 1:
@@ -249,7 +252,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
         memory.prior = self._prior(run)
         by_default = 0.5 if self._on_table else 4.0
         memory.alpha = by_default if self.alpha == "auto" else self.alpha
-        memory.warned = set()
+        memory.warned = False
         self.mixture_history_ = []
 
     def _warmup_epochs(self, max_epochs):
@@ -365,7 +368,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
     def _warn(self, run, what):
         if run.memory.warned or run.n_classes == 1:
             return
-        run.memory.warned.add(what)
+        run.memory.warned = True
         warnings.warn(
             f"DivideMix: a division is degenerate: {what}. A shorter warmup or a lower learning "
             "rate may help.",
