@@ -35,8 +35,9 @@ class MixupClassifier(BaseNoisyClassifier):
         How the network is trained; ``Network()`` by default. Cloned, never trained in place.
     alpha : "auto" or float, default="auto"
         The weight of a row is drawn from Beta(alpha, alpha); 0 mixes nothing. 1 suits clean
-        labels, 8 to 32 noisy ones. ``"auto"`` is 8 for images and 1 for tables, whose few columns
-        leave no room between the classes.
+        labels, 8 to 32 noisy ones in long training. ``"auto"`` is 8 for images that are not
+        augmented, else 1: with random views much mixing on top is too much for a short training,
+        and the few columns of a table leave no room between the classes.
     per_sample : bool, default=False
         Draw one weight per row instead of one per batch.
     augment : "auto", None or callable, default="auto"
@@ -126,7 +127,7 @@ class MixupClassifier(BaseNoisyClassifier):
             check_scalar(self.alpha, "alpha", Real, min_val=0)
 
     def _begin(self, run):
-        by_default = 1.0 if self._on_table else 8.0
+        by_default = 1.0 if self._on_table or run.has_views else 8.0
         run.memory.alpha = by_default if self.alpha == "auto" else self.alpha
 
     def _train_epoch(self, run, epoch):
