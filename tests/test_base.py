@@ -300,6 +300,7 @@ def test_bfloat16_trains_and_predicts_in_float32():
     assert next(clf.nets_[0].module_.parameters()).dtype == torch.float32
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 def test_compiling_in_place_keeps_the_keys_of_the_state_dict():
     clf = fit(Network(max_epochs=2, compile=True, compile__backend="eager"))
     plain = fit(Network(max_epochs=2))
