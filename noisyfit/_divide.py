@@ -69,4 +69,4 @@ def balanced_rows(y, n_classes, n_rows, generator):
     """Random positions with at most ``n_rows / n_classes`` rows of each given class."""
     order = torch.randperm(len(y), generator=generator, device=y.device)
     by_class, rank, _ = ranked_in_class(order, y, n_classes)
-    return by_class[rank < n_rows // n_classes]
+    return by_class[rank < max(1, n_rows // n_classes)]

@@ -23,9 +23,14 @@ class Dynamics:
         self._held, self._n_held = [], 0
         self._epoch_seen = self._epoch_right = 0
 
-    def observe(self, index, logits):
-        """Keep the logits (batch, n_classes) that a network gave to the samples `index`."""
-        self._held.append((index, logits.detach()))
+    def observe(self, index, logits, counts=None):
+        """Keep the logits (batch, n_classes) that a network gave to the samples `index`.
+
+        Rows where the mask `counts` is False say nothing and are left out.
+        """
+        if counts is None:
+            counts = torch.ones_like(index, dtype=torch.bool)
+        self._held.append((index, logits.detach(), counts))
         self._n_held += logits.numel()
         if self._n_held > _BUFFER:
             self._sum_up()
@@ -33,20 +38,20 @@ class Dynamics:
     def _sum_up(self):
         if not self._held:
             return
-        index = torch.cat([index for index, _ in self._held])
-        logits = torch.cat([logits for _, logits in self._held])
+        index, logits, counts = (torch.cat(parts) for parts in zip(*self._held, strict=True))
         self._held, self._n_held = [], 0
+        index, logits = index[counts], logits[counts]
         events = label_events(logits, self._y[index])
         self._sums.index_add_(0, index, events)
         self._epoch_seen += len(index)
-        self._epoch_right = self._epoch_right + (events[:, 1] == 0).sum()
+        self._epoch_right += (events[:, 1] == 0).sum().item()
 
     def end_epoch(self):
         """Accuracy on the given labels in this epoch's training passes, or None without any."""
         self._sum_up()
         seen, right = self._epoch_seen, self._epoch_right
         self._epoch_seen = self._epoch_right = 0
-        return right.item() / seen if seen else None
+        return right / seen if seen else None
 
     @property
     def n_seen(self):

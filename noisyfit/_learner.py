@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 
 import torch
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.callbacks import BatchScoring, Callback, EarlyStopping, EpochScoring, LRScheduler
 from torch import nn
 
 from noisyfit._network import lr_schedule, training_dtype
@@ -33,8 +33,9 @@ class Learner:
         self._dtype = training_dtype(net, device)
         self._device_type = device.type
         self._base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
-        defaults = {type(callback) for _, callback in net.get_default_callbacks()}
-        self._callbacks = [c for _, c in getattr(net, "callbacks_", []) if type(c) not in defaults]
+        defaults = {name for name, _ in net.get_default_callbacks()}
+        named = getattr(net, "callbacks_", [])
+        self._callbacks = [callback for name, callback in named if name not in defaults]
         scheduled = any(isinstance(c, LRScheduler) for c in self._callbacks)
         self._schedule = None if scheduled else lr_schedule(net)
         self.has_batch_callbacks = any(
@@ -77,6 +78,34 @@ class Learner:
             for optimizer, lrs in zip(self.optimizers, self._base_lrs, strict=True):
                 for group, lr in zip(optimizer.param_groups, lrs, strict=True):
                     group["lr"] = lr * factor
+
+    def check_callbacks(self, has_validation):
+        """Refuse callbacks that could not work, before the first epoch."""
+        for callback in self._callbacks:
+            name = type(callback).__name__
+            if isinstance(callback, EpochScoring | BatchScoring):
+                raise ValueError(
+                    f"The callback {name} scores single networks on data that are not scaled; pass "
+                    "X_val and y_val to fit, or use scikit-learn's ScoringMonitor."
+                )
+            monitor = getattr(callback, "monitor", None)
+            if not has_validation and isinstance(monitor, str) and monitor.startswith("valid"):
+                raise ValueError(
+                    f"The callback {name} watches {monitor}, but nothing is validated; pass X_val "
+                    "and y_val to fit, give the net a train_split, or set monitor='train_loss'."
+                )
+
+    def record(self, row, history):
+        """Write an epoch's row into the net's history, as skorch's own loop would."""
+        record = self.net.history.record
+        for key, lowest in (("train_loss", True), ("valid_loss", True), ("valid_acc", False)):
+            if key in row:
+                record(key, row[key])
+                best = (min if lowest else max)(past[key] for past in history)
+                record(f"{key}_best", row[key] == best)
+        record("dur", row["seconds"])
+        if not self.net.history[-1]["batches"]:
+            self.net.history.new_batch()  # Checkpoint looks at the last one
 
     @property
     def lr(self):

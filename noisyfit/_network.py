@@ -142,6 +142,12 @@ class Network(NeuralNet):
                 kwargs = {"fused": True} | kwargs
         return args, kwargs
 
+    def get_params(self, deep=True, **kwargs):
+        """Parameters by name, see scikit-learn."""
+        params = super().get_params(deep=deep, **kwargs)
+        params.pop("_params_to_validate", None)  # skorch's own note
+        return params
+
     def __setstate__(self, state):
         # skorch maps weights to state["device"] and does not know "auto"
         known = "cpu" if state["device"] == "auto" else state["device"]

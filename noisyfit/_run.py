@@ -19,11 +19,13 @@ def scaled(x, scale, shift):
 def forward_all(module, data, constants, n_classes):
     """Float32 logits (n, n_classes) of all rows in stored order; `module` is in evaluation mode."""
     out = torch.empty(len(data), n_classes, device=data.device)
+    spoils_input = any(getattr(layer, "inplace", False) for layer in module.modules())
     start = 0
     with torch.no_grad(), autocast_off(data.device):
         for batch in data.batches(data.evaluation_size):
             end = start + len(batch.x)
-            out[start:end] = module(scaled(batch.x, *constants)).float()
+            x = scaled(batch.x, *constants)
+            out[start:end] = module(x.clone() if spoils_input else x).float()
             start = end
     return out
 
@@ -71,7 +73,7 @@ class Run:
     def view(self, x):
         """Augmented and scaled copy of a stored batch; each call draws anew."""
         if self._augment is not None:
-            x = self._augment(x, self.generator)
+            x = self._augment(x.clone(), self.generator)  # it may work in place
         return self.plain(x)
 
     def plain(self, x):
@@ -89,15 +91,18 @@ class Run:
         order = torch.randperm(n, generator=self.generator, device=self.device)
         return order if index is None else index[order]
 
-    def train_batches(self, epoch, order=None, batch_size=None):
-        """Yield (batch, t) over a shuffled pass; `t` counts epochs, fractional inside one."""
+    def train_batches(self, epoch, order=None, batch_size=None, learners=None):
+        """Yield (batch, t) over a shuffled pass; `t` counts epochs, fractional inside one.
+
+        The callbacks of `learners` (all by default), which take a step on it, hear of each batch.
+        """
         order = self.shuffled() if order is None else order
         size = batch_size or self.batch_size
         drop_last = self._drop_last and len(order) >= 2 * size
         n_batches = math.ceil(len(order) / size)
         for b, batch in enumerate(self.data.batches(size, order, drop_last)):
             if self._batch_callbacks:
-                self._notify_batch_begin(batch)
+                self._notify_batch_begin(batch, learners or self.learners)
             yield batch, epoch + b / n_batches
 
     def step(self, loss, learners=None):
@@ -110,11 +115,14 @@ class Run:
             learner.apply_gradient(self._batch)
         self._losses.append(loss.detach())
         if self._batch_callbacks:
-            self._notify_batch_end(loss)
+            self._notify_batch_end(loss, learners)
 
-    def observe(self, index, logits):
-        """Record what a training pass said of the samples `index`: logits (batch, n_classes)."""
-        self.dynamics.observe(index, logits)
+    def observe(self, index, logits, counts=None):
+        """Record what a training pass said of the samples `index`: logits (batch, n_classes).
+
+        Rows where the mask `counts` is False are left out.
+        """
+        self.dynamics.observe(index, logits, counts)
 
     def log(self, **values):
         """Add numbers or one-element tensors to this epoch's row of ``history_``."""
@@ -158,15 +166,14 @@ class Run:
         row["seconds"] = time.perf_counter() - self._started
         stop = False
         for learner in self.learners:
-            for key in ("train_loss", "valid_loss", "valid_acc", "seconds"):
-                if key in row:
-                    name = "dur" if key == "seconds" else key
-                    learner.net.history.record(name, row[key])
+            learner.record(row, self.history)
             stop |= learner.notify("on_epoch_end", **self._datasets)
         return stop
 
     def begin(self, data_valid=None):
         """Tell the callbacks that training begins."""
+        for learner in self.learners:
+            learner.check_callbacks(data_valid is not None)
         valid = None if data_valid is None else data_valid.dataset()
         self._datasets = {"dataset_train": self.data.dataset(), "dataset_valid": valid}
         for learner in self.learners:
@@ -178,13 +185,13 @@ class Run:
             learner.notify("on_train_end", X=None, y=None)
             learner.finish()
 
-    def _notify_batch_begin(self, batch):
+    def _notify_batch_begin(self, batch, learners):
         self._batch = (batch.x, batch.y)
-        for learner in self.learners:
+        for learner in learners:
             learner.net.history.new_batch()
             learner.notify("on_batch_begin", batch=self._batch, training=True)
 
-    def _notify_batch_end(self, loss):
-        for learner in self.learners:
+    def _notify_batch_end(self, loss, learners):
+        for learner in learners:
             learner.net.history.record_batch("train_loss", loss.item())
             learner.notify("on_batch_end", batch=self._batch, training=True, loss=loss)

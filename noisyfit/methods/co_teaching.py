@@ -7,7 +7,6 @@ from sklearn.utils import check_scalar
 
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._divide import ranked_in_class
-from noisyfit._evidence import combine
 from noisyfit.losses import cross_entropy
 from noisyfit.mixtures import GaussianMixtureSplitter
 
@@ -71,8 +70,8 @@ class CoTeachingClassifier(BaseNoisyClassifier):
         Random view of a batch, ``augment(x, generator)``, the same for both networks. ``"auto"``
         shifts images at random (and mirrors colour images) and leaves tables alone.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
-        Source of ``clean_proba_``: how often a sample was selected in the last ten epochs
-        (``"auto"``); how often the networks predicted its label in training; its final
+        Source of ``clean_proba_``: how often a sample was selected in those of the last ten epochs
+        that drop the full share (``"auto"``; as ``"history"`` if there are none); how often the networks predicted its label in training; its final
         probability; or a splitter of `noisyfit.mixtures` on one minus the second.
     random_state : int, RandomState instance or None, default=None
         Seed of starts, order, augmentation and dropout.
@@ -184,7 +183,8 @@ class CoTeachingClassifier(BaseNoisyClassifier):
         memory.forget = forget_rate(
             epoch - memory.ramp_start, memory.rate or 0.0, self.n_gradual, self.exponent
         )
-        memory.counting = epoch >= run.max_epochs - _WINDOW
+        ramp_is_over = memory.rate is not None and memory.forget >= memory.rate
+        memory.counting = ramp_is_over and epoch >= run.max_epochs - _WINDOW
         run.log(forget_rate=memory.forget)
         super()._train_epoch(run, epoch)
 
@@ -224,5 +224,5 @@ class CoTeachingClassifier(BaseNoisyClassifier):
 
     def _posterior(self, run, logits):
         memory = run.memory
-        of_label = combine(logits, "proba").gather(1, run.data.y[:, None]).squeeze(1)
-        return torch.where(memory.seen > 0, memory.kept / memory.seen.clamp_min(1), of_label)
+        frequency = memory.kept / memory.seen.clamp_min(1)
+        return torch.where(memory.seen > 0, frequency, run.dynamics.agreement())

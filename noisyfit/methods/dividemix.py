@@ -306,7 +306,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
 
     def _warm_up(self, run, learner, epoch):
         rows = None if self.epoch_rows is None else self._rows(run, 2 * self.epoch_rows)
-        for batch, _ in run.train_batches(epoch, run.shuffled(rows)):
+        for batch, _ in run.train_batches(epoch, run.shuffled(rows), learners=[learner]):
             logits = learner(run.view(batch.x))
             run.observe(batch.index, logits)
             loss = cross_entropy(logits, batch.y).mean()
@@ -393,7 +393,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
         n_ramp = len(x_rows) // size + 1  # N_b
         weights = beta(run.memory.alpha, n_batches, run.rng).tolist()
         unlabelled = unlabelled_batches(run, u_rows, size, n_batches)
-        labelled_batches = run.train_batches(epoch, run.shuffled(x_rows), size)
+        labelled_batches = run.train_batches(epoch, run.shuffled(x_rows), size, [net])
         for b, (batch, _) in enumerate(labelled_batches):
             rise = ramp(epoch + b / n_ramp, run.memory.warmup, self.ramp_up)
             lam = max(weights[b], 1 - weights[b])

@@ -145,8 +145,10 @@ class MixupClassifier(BaseNoisyClassifier):
         partner = self._partners(run, len(batch.y))
         y, y_partner = batch.y, batch.y[partner]
         logits = net(mixup(run.view(batch.x), lam, partner))  # (batch, n_classes)
-        run.observe(batch.index, without_partner(logits, y, y_partner))
-        run.observe(batch.index[partner], without_partner(logits, y_partner, y))
+        # without the partner's class two classes leave nothing to choose from
+        counts = y == y_partner if run.n_classes == 2 else None
+        run.observe(batch.index, without_partner(logits, y, y_partner), counts)
+        run.observe(batch.index[partner], without_partner(logits, y_partner, y), counts)
         return mixup_loss(logits, y, y_partner, lam).mean()
 
     def _partners(self, run, n):
