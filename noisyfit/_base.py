@@ -14,7 +14,7 @@ from noisyfit._evidence import EvidenceMixin, combine
 from noisyfit._inputs import InputScale, validate_X, validate_y
 from noisyfit._learner import Learner
 from noisyfit._network import build_net, check_net, resolve_device
-from noisyfit._random import draw_seed, own_generators, spawn_seeds
+from noisyfit._random import draw_seed, own_generators, seeded_start, spawn_seeds
 from noisyfit._run import Run, forward_all
 from noisyfit.augment import CropFlip
 
@@ -119,7 +119,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
                 loop,
                 self.drop_last,
             )
-            self._check_module(run)
+            self._check_module(run, starts)
             self._train(run, valid, X, y)
             self._gather_evidence(run, data, train_index)
 
@@ -143,12 +143,15 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         y = None if codes is None else torch.from_numpy(codes)
         if isinstance(source, Dataset):
             workers = net.get_params_for("iterator_train").get("num_workers", 0)
-            return StreamData(source, y, device, workers, seed)
+            scale = self._input_scale_.constants(device) if self._on_table else None
+            return StreamData(source, y, device, workers, seed, scale)
         x = self._input_scale_.table(source) if isinstance(source, np.ndarray) else source
         return TensorData(x, y, device)
 
     def _hold_out(self, net, data, codes, X_val, y_val):
         """Training data, its positions (None for all), and validation data (None without)."""
+        if X_val is None and y_val is not None:
+            raise ValueError("y_val was given without X_val.")
         if X_val is not None:
             if net.train_split is not None:
                 raise ValueError("Give X_val or a net with train_split, not both.")
@@ -176,7 +179,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         channels, height, width = self._input_scale_.shape
         return CropFlip(padding=max(1, min(height, width) // 8), flip=channels == 3)
 
-    def _check_module(self, run):
+    def _check_module(self, run, starts):
         """Refuse a network of the wrong width or one that returns probabilities, and a view that
         changes the shape."""
         batch = next(iter(run.data.batches(32)))
@@ -186,10 +189,14 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
                 f"augment={self.augment!r} changes the shape of a batch from "
                 f"{tuple(batch.x.shape)} to {tuple(view.shape)}."
             )
-        for learner in run.learners:
+        for learner, start in zip(run.learners, starts, strict=True):
             learner.eval()
-            with torch.no_grad():
-                out = learner.module(run.plain(batch.x))
+            with torch.no_grad(), seeded_start(start):  # lazy layers take their start here
+                out = learner.module(run.plain(batch.x.clone()))
+            if not isinstance(out, torch.Tensor):
+                raise TypeError(
+                    f"The module must return one tensor of logits, got {type(out).__name__}."
+                )
             if out.shape != (len(batch.x), run.n_classes):
                 raise ValueError(
                     f"The module must return logits of shape (batch, {run.n_classes}), one column "
@@ -240,7 +247,14 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
 
     def _predictor(self):
         """What a copy of the estimator needs to predict at this point of the fit."""
-        names = ("classes_", "nets_", "_input_scale_", "_image_layout", "n_features_in_")
+        names = (
+            "classes_",
+            "nets_",
+            "_input_scale_",
+            "_image_shape_",
+            "_image_range_",
+            "n_features_in_",
+        )
         return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
     def _begin(self, run):

@@ -107,9 +107,14 @@ class StreamData:
     device : torch.device
     n_workers : int
         0 decodes in the training process.
+    seed : int
+        Of the workers.
+    table_scale : pair of tensors, optional
+        Scale and shift of rows of a table.
     """
 
-    def __init__(self, source, y, device, n_workers=0, seed=0):
+    def __init__(self, source, y, device, n_workers=0, seed=0, table_scale=None):
+        self._table_scale = table_scale
         self.source = source
         self.y = None if y is None else y.to(device)
         self.device = device
@@ -137,6 +142,9 @@ class StreamData:
         )
         for x, index in loader:
             x = x.to(self.device, non_blocking=True)
+            if self._table_scale is not None:
+                scale, shift = self._table_scale
+                x = torch.addcmul(shift, x.float(), scale)
             index = index.to(self.device, non_blocking=True)
             yield Batch(x, None if self.y is None else self.y.index_select(0, index), index)
 
@@ -144,7 +152,8 @@ class StreamData:
         """The rows at `index` (int64 tensor) as data of their own."""
         y = None if self.y is None else self.y[index.to(self.device)]
         rows = Subset(self.source, index.tolist())
-        return StreamData(rows, y, self.device, self.n_workers, self._generator.initial_seed())
+        seed = self._generator.initial_seed()
+        return StreamData(rows, y, self.device, self.n_workers, seed, self._table_scale)
 
     def dataset(self):
         """Map-style view with items (x, y), for callbacks that want a data set."""

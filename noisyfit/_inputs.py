@@ -7,25 +7,26 @@ import torch
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, validate_data
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from noisyfit.images import ImageFiles
 
 _CHANNELS = (1, 3, 4)
 _FLOATS = (np.float64, np.float32)
+_RANGES = {"uint8": "0 to 255 (uint8)", "unit": "0 to 1"}
 _STATISTICS_ROWS = 512  # of a streamed data set, read once to find mean and deviation
 
 
 def validate_X(estimator, X, reset):
     """Check `X` and return a float table (n, d), an image tensor (n, C, H, W) or a `Dataset`.
 
-    Sets ``n_features_in_``, ``feature_names_in_`` and ``_image_layout`` when `reset`, and
-    compares with them otherwise.
+    Sets ``n_features_in_``, ``feature_names_in_``, ``_image_shape_`` (None for tables) and
+    ``_image_range_`` when `reset`, and compares with them otherwise.
     """
+    if _are_paths(X):
+        X = ImageFiles(list(X))
     if isinstance(X, Dataset):
-        return X
-    if isinstance(X, list | tuple) and X and isinstance(X[0], str | os.PathLike):
-        return ImageFiles(X)
+        return _validate_dataset(estimator, X, reset)
     if isinstance(X, torch.Tensor):
         X = X.detach().cpu()
         X = (X.float() if X.dtype in (torch.bfloat16, torch.float16) else X).numpy()
@@ -33,7 +34,7 @@ def validate_X(estimator, X, reset):
         X = np.asarray(X)
     if getattr(X, "ndim", 2) in (3, 4):
         return _validate_images(estimator, X, reset)
-    if not reset and getattr(estimator, "_image_layout", None) is not None:
+    if not reset and estimator._image_shape_ is not None:
         raise ValueError(
             f"{type(estimator).__name__} was fitted on images and is expecting them as "
             f"(n, C, H, W) or (n, H, W, C); got an array with {np.ndim(X)} dimension(s)."
@@ -42,8 +43,37 @@ def validate_X(estimator, X, reset):
         estimator, X, reset=reset, dtype=_FLOATS, ensure_min_samples=2 if reset else 1
     )
     if reset:
-        estimator._image_layout = None
+        estimator._image_shape_ = None
     return table
+
+
+def _are_paths(X):
+    if isinstance(X, list | tuple) or getattr(X, "ndim", 0) == 1:
+        return len(X) > 0 and isinstance(next(iter(X)), str | os.PathLike)
+    return False
+
+
+def _validate_dataset(estimator, dataset, reset):
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise TypeError("X must be a map-style Dataset, with a length and items by position.")
+    least = 2 if reset else 1
+    if len(dataset) < least:
+        raise ValueError(
+            f"Found a Dataset with {len(dataset)} sample(s) while a minimum of {least} is required."
+        )
+    shape = tuple(item_tensor(dataset[0]).shape)
+    if reset:
+        estimator._image_shape_ = shape if len(shape) == 3 else None
+        estimator._image_range_ = None
+        estimator.n_features_in_ = int(np.prod(shape))
+    elif np.prod(shape) != estimator.n_features_in_ or (
+        len(shape) == 3 and shape != estimator._image_shape_
+    ):
+        raise ValueError(
+            f"The items of X have shape {shape}, but {type(estimator).__name__} is expecting "
+            f"{estimator._image_shape_ or (estimator.n_features_in_,)}."
+        )
+    return dataset
 
 
 def _validate_images(estimator, X, reset):
@@ -56,21 +86,34 @@ def _validate_images(estimator, X, reset):
         estimator=estimator,
         input_name="X",
     )
-    layout = _image_layout(X.shape)
+    kind, shape = _image_layout(X.shape)
+    value_range = _image_range(X)
     if reset:
-        estimator._image_layout = layout
-        estimator.n_features_in_ = int(np.prod(X.shape[1:]))
-    elif layout != getattr(estimator, "_image_layout", None):
-        expected = getattr(estimator, "_image_layout", None)
-        what = "a 2D table" if expected is None else f"images of shape (C, H, W) = {expected[1]}"
+        estimator._image_shape_, estimator._image_range_ = shape, value_range
+        estimator.n_features_in_ = int(np.prod(shape))
+    elif shape != estimator._image_shape_:
+        expected = estimator._image_shape_
+        what = "a 2D table" if expected is None else f"images of shape (C, H, W) = {expected}"
         raise ValueError(
-            f"X has shape {X.shape}, but {type(estimator).__name__} is expecting {what} as input."
+            f"X has shape {X.shape}, read as images of shape {shape}, but "
+            f"{type(estimator).__name__} is expecting {what} as input."
+        )
+    elif {value_range, estimator._image_range_} == {"uint8", "unit"}:
+        raise ValueError(
+            f"X holds images in the range {_RANGES[value_range]}, but {type(estimator).__name__} "
+            f"was fitted on the range {_RANGES[estimator._image_range_]}; scale them alike."
         )
     images = torch.from_numpy(np.ascontiguousarray(X) if X.flags.writeable else X.copy())
-    kind, shape = layout
     if kind == "last":
         images = images.permute(0, 3, 1, 2).contiguous()
     return images.reshape(len(images), *shape)
+
+
+def _image_range(X):
+    """Whether images are uint8, floats from 0 to 1, or others."""
+    if X.dtype == np.uint8:
+        return "uint8"
+    return "unit" if X.min() >= 0 and 0 < X.max() <= 1 else None
 
 
 def _image_layout(shape):
@@ -124,10 +167,12 @@ def item_tensor(item):
     """The input of one item of a `Dataset` as a tensor; images become (C, H, W)."""
     x = item[0] if isinstance(item, tuple | list) else item
     if isinstance(x, torch.Tensor):
-        return x
+        return x[None] if x.ndim == 2 else x
     array = np.asarray(x)
-    if array.ndim == 2 and array.dtype == np.uint8:
-        array = array[:, :, None]
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    if array.ndim == 2:
+        array = array[None]
     tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     if tensor.ndim == 3 and tensor.shape[-1] in _CHANNELS and tensor.shape[0] not in _CHANNELS:
         tensor = tensor.permute(2, 0, 1)
@@ -159,7 +204,10 @@ class InputScale:
 
     def _statistics(self, sample, unit, streamed):
         if self.is_table:
-            std = sample.std(axis=0, dtype=np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                std = sample.std(axis=0, dtype=np.float64)
+            if not np.isfinite(std).all():
+                raise ValueError("X contains values too large for their squares to be summed.")
             return sample.mean(axis=0, dtype=np.float64), np.where(std > 0, std, 1.0)
         if streamed and sample.dtype != torch.uint8:
             return 0.0, 1.0  # floats from a data set were scaled by its own transform
@@ -175,9 +223,13 @@ class InputScale:
 
     def table(self, X):
         """Scaled float32 tensor (n, d) of a table."""
-        X = X - self.mean
-        X *= self.scale
-        return torch.from_numpy(X.astype(np.float32, copy=False))
+        with np.errstate(over="ignore", invalid="ignore"):
+            X = X - self.mean
+            X *= self.scale
+            table = X.astype(np.float32, copy=False)
+        if not np.isfinite(table.sum(dtype=np.float64)):
+            raise ValueError("X contains values too large for float32 after scaling.")
+        return torch.from_numpy(table)
 
     def constants(self, device):
         """(scale, shift) float32 on `device`, so that ``x * scale + shift`` is the input."""
@@ -194,7 +246,17 @@ def _sample(X):
     if not isinstance(X, Dataset):
         return X
     rows = np.unique(np.linspace(0, len(X) - 1, _STATISTICS_ROWS).astype(int))
-    return torch.stack([item_tensor(X[int(i)]) for i in rows])
+    items = [item_tensor(X[int(i)]) for i in rows]
+    shapes = sorted({tuple(item.shape) for item in items})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"The items of X differ in shape: {shapes[0]}, {shapes[1]}; give images one size, for "
+            "files by ImageFiles(paths, size=...)."
+        )
+    sample = torch.stack(items)
+    if sample.is_floating_point() and not torch.isfinite(sample).all():
+        raise ValueError("Input X contains NaN or infinity.")
+    return sample
 
 
 def _uint8_moments(images):

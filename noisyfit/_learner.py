@@ -47,6 +47,7 @@ class Learner:
             type(c).on_grad_computed is not Callback.on_grad_computed for c in self._callbacks
         )
         self._channels_last = any(isinstance(m, nn.Conv2d) for m in self.module.modules())
+        self._spoils_input = works_in_place(self.module)
         if self._channels_last:
             self.module.to(memory_format=torch.channels_last)
         if not getattr(net, "compile", False):
@@ -56,6 +57,8 @@ class Learner:
         """Float32 logits (batch, n_classes) of a prepared batch."""
         if self._channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
+        if self._spoils_input:
+            x = x.clone()
         if self._dtype is None:
             return self.module(x).float()
         with torch.autocast(self._device_type, self._dtype):
@@ -149,6 +152,11 @@ class Learner:
         self.zero_grad()
         self.module.eval()
         unseed_dropout(self.module)
+
+
+def works_in_place(module):
+    """Whether a layer of `module` may overwrite its input, and so the rows that are stored."""
+    return any(getattr(layer, "inplace", False) for layer in module.modules())
 
 
 def autocast_off(device):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from noisyfit._dynamics import Dynamics
-from noisyfit._learner import autocast_off
+from noisyfit._learner import autocast_off, works_in_place
 
 
 def scaled(x, scale, shift):
@@ -19,7 +19,7 @@ def scaled(x, scale, shift):
 def forward_all(module, data, constants, n_classes):
     """Float32 logits (n, n_classes) of all rows in stored order; `module` is in evaluation mode."""
     out = torch.empty(len(data), n_classes, device=data.device)
-    spoils_input = any(getattr(layer, "inplace", False) for layer in module.modules())
+    spoils_input = works_in_place(module)
     start = 0
     with torch.no_grad(), autocast_off(data.device):
         for batch in data.batches(data.evaluation_size):

@@ -13,7 +13,9 @@ from sklearn.exceptions import NotFittedError
 from skorch import NeuralNetClassifier
 from skorch.callbacks import (
     Callback,
+    Checkpoint,
     EarlyStopping,
+    EpochScoring,
     GradientNormClipping,
     LRScheduler,
 )
@@ -573,3 +575,155 @@ def test_scikit_learns_callbacks_score_and_stop_epochs():
     watched = CrossEntropyClassifier(Network(max_epochs=5), random_state=0)
     watched.set_callbacks(callback.ScoringMonitor(scoring="accuracy")).fit(X, Y)
     np.testing.assert_array_equal(silent.fit(X, Y).predict_proba(X), watched.predict_proba(X))
+
+
+# ---- found in review ---------------------------------------------------------------------------
+
+
+def test_a_data_set_of_rows_is_scaled_like_the_table_of_the_fit():
+    clf = fit(Network(max_epochs=10))
+    rows = TensorDataset(torch.from_numpy(X))
+    np.testing.assert_allclose(clf.predict_proba(rows), clf.predict_proba(X), atol=1e-5)
+    watched = CrossEntropyClassifier(Network(max_epochs=10), random_state=0)
+    watched.fit(X, Y, X_val=TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)))
+    assert watched.history_[-1]["valid_acc"] == clf.score(X, Y)
+
+
+def test_images_of_another_range_are_refused_in_prediction(images):
+    x, y = images
+    clf = fit(Network(SmallCNN, max_epochs=1), x, y)
+    with pytest.raises(ValueError, match="was fitted on the range 0 to 255"):
+        clf.predict(x / 255)
+    clf.predict(x.astype(float))  # floats on the scale of the fit
+    with pytest.raises(ValueError, match="was fitted on the range 0 to 1"):
+        fit(Network(SmallCNN, max_epochs=1), x / 255, y).predict(x)
+
+
+def test_an_augmentation_that_works_in_place_spares_the_callers_data(images):
+    x, y = images
+    before = x.copy()
+    fit(Network(SmallCNN, max_epochs=1), x, y, augment=lambda x, generator: x.zero_())
+    np.testing.assert_array_equal(x, before)
+
+
+def test_a_module_that_works_in_place_spares_the_stored_rows():
+    def module(inplace):
+        class First(nn.Sequential):
+            def __init__(self, n_features, n_classes):
+                super().__init__(nn.ELU(inplace=inplace), nn.Linear(n_features, n_classes))
+
+        return First
+
+    a, b = (
+        CoTeachingClassifier(Network(module(flag), max_epochs=5), random_state=0).fit(X, Y)
+        for flag in (True, False)
+    )
+    np.testing.assert_array_equal(a.clean_proba_, b.clean_proba_)
+    np.testing.assert_array_equal(a.predict_proba(X), b.predict_proba(X))
+
+
+def test_a_lazy_module_starts_from_the_seed_in_threads_too():
+    class Lazy(nn.Sequential):
+        def __init__(self, n_classes):
+            super().__init__(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, n_classes))
+
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(fit(Network(Lazy)).predict_proba(X)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 3
+    for result in results:
+        np.testing.assert_array_equal(result, results[0])
+
+
+def test_arrays_and_data_sets_of_images_may_be_exchanged(images):
+    x, y = images
+    net = Network(SmallCNN, max_epochs=2)
+    clf = fit(net, Drawers(x[:, None]), y)
+    assert clf.n_features_in_ == 64
+    np.testing.assert_array_equal(clf.predict(x), clf.predict(Drawers(x[:, None])))
+    table = X[:, :2]
+    clf.set_params(net=Network(max_epochs=2))
+    clf.fit(TensorDataset(torch.from_numpy(table).float(), torch.from_numpy(Y)))
+    assert clf.predict(table).shape == (90,)
+
+
+def test_series_and_arrays_of_paths_are_paths(tmp_path, images):
+    from PIL import Image
+
+    paths = []
+    for i, image in enumerate(images[0][:6]):
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(image).save(paths[-1])
+    clf = fit(Network(SmallCNN, max_epochs=1), pd.Series(paths), images[1][:6])
+    np.testing.assert_array_equal(clf.predict(np.array(paths)), clf.predict(paths))
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(paths[3])
+    with pytest.raises(ValueError, match=r"differ in shape.*ImageFiles\(paths, size"):
+        clf.fit(paths, images[1][:6])
+
+
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield torch.zeros(4)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (Drawers(X[:1]), ValueError, "minimum of 2 is required"),
+        (Drawers(np.full((90, 4), np.nan)), ValueError, "contains NaN"),
+        (Endless(), TypeError, "map-style"),
+    ],
+)
+def test_bad_data_sets_are_refused(data, error, message):
+    y = Y if not hasattr(data, "__len__") else Y[: len(data)]
+    with pytest.raises(error, match=message):
+        fit(X=data, y=y)
+
+
+def test_values_that_overflow_are_refused():
+    with pytest.raises(ValueError, match="too large"):
+        fit(X=X * 1e200)
+    with pytest.raises(ValueError, match="too large"):
+        fit().predict_proba([[1e300, 0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (EpochScoring("accuracy"), "pass X_val"),
+        (EarlyStopping(), "nothing is validated"),
+    ],
+)
+def test_callbacks_that_could_not_work_are_refused_before_training(callback, message):
+    with pytest.raises(ValueError, match=message):
+        fit(Network(max_epochs=2, callbacks=[callback]))
+    own = NeuralNetClassifier(
+        nn.Linear(4, 3), max_epochs=2, train_split=None, callbacks=[("mine", callback)]
+    )
+    with pytest.raises(ValueError, match=message):
+        fit(own)
+
+
+def test_checkpoints_keep_the_best_epoch(tmp_path):
+    checkpoint = Checkpoint(monitor="train_loss_best", dirname=tmp_path, f_params="best.pt")
+    fit(Network(max_epochs=3, callbacks=[checkpoint]))
+    assert (tmp_path / "best.pt").exists()
+
+
+def test_repr_shows_the_parameters_that_were_given_and_no_notes_of_skorch():
+    assert "_params_to_validate" not in repr(CrossEntropyClassifier(Network(lr=0.3)))
+
+
+def test_a_module_that_returns_a_pair_is_refused():
+    class Pair(nn.Linear):
+        def forward(self, x):
+            return super().forward(x), x
+
+    with pytest.raises(TypeError, match="one tensor of logits, got tuple"):
+        fit(Network(Pair(4, 3)))

@@ -71,8 +71,9 @@ class CoTeachingClassifier(BaseNoisyClassifier):
         shifts images at random (and mirrors colour images) and leaves tables alone.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: how often a sample was selected in those of the last ten epochs
-        that drop the full share (``"auto"``; as ``"history"`` if there are none); how often the networks predicted its label in training; its final
-        probability; or a splitter of `noisyfit.mixtures` on one minus the second.
+        that drop the full share (``"auto"``; as ``"history"`` if there are none); how often the
+        networks predicted its label in training; its final probability; or a splitter of
+        `noisyfit.mixtures` on one minus the second.
     random_state : int, RandomState instance or None, default=None
         Seed of starts, order, augmentation and dropout.
     verbose : int, default=0

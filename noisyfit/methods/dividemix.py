@@ -277,7 +277,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
         if self.class_prior is None:
             return None
         prior = torch.as_tensor(self.class_prior, dtype=torch.float32, device=run.device)
-        if prior.shape != (run.n_classes,) or (prior < 0).any() or abs(prior.sum() - 1) > 1e-4:
+        if prior.shape != (run.n_classes,) or (prior < 0).any() or not abs(prior.sum() - 1) <= 1e-4:
             raise ValueError(
                 f"class_prior must hold {run.n_classes} shares that sum to 1, "
                 f"got {self.class_prior!r}."

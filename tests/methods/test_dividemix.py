@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import make_blobs
 from sklearn.metrics import roc_auc_score
+from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -494,3 +495,21 @@ def test_clean_digits_lose_at_most_a_point(digits):
         )
         gaps.append(mix - plain)
     assert np.mean(gaps) >= -0.01
+
+
+def test_callbacks_hear_only_of_the_steps_of_their_own_network():
+    class Count(Callback):
+        def initialize(self):
+            self.steps, self.batches = 0, 0
+            return self
+
+        def on_grad_computed(self, net, **kwargs):
+            self.steps += 1
+
+        def on_batch_end(self, net, **kwargs):
+            self.batches += 1
+
+    clf = fit(Network(max_epochs=4, batch_size=32, callbacks=[("count", Count())]))
+    for net in clf.nets_:
+        heard = dict(net.callbacks_)["count"]
+        assert heard.batches == heard.steps > 0

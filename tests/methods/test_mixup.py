@@ -83,3 +83,15 @@ def test_mixup_hardly_memorises_where_plain_training_does(digits):
     assert mixed >= plain + 0.05
     assert fits[0].score(images, noisy.y) > 0.99
     assert fits[1].score(images, noisy.y) < 0.9
+
+
+def test_two_classes_have_sound_evidence():
+    """Without the partner's class two classes would leave nothing to choose from."""
+    X, y = make_blobs(400, centers=2, n_features=5, cluster_std=2, random_state=0)
+    noisy = sym_incl(y, 0.6, random_state=0)
+    clf = MixupClassifier(Network(max_epochs=20), random_state=0).fit(X, noisy.y)
+    assert np.isfinite(clf.dynamics_["margin"]).all()
+    doubted = clf.label_issues()
+    assert noisy.changed[doubted].mean() > 0.85
+    assert len(doubted) > 0.7 * noisy.changed.sum()
+    assert clf.noise_rate_ == pytest.approx(noisy.changed.mean(), abs=0.1)
