@@ -28,8 +28,6 @@ class Dynamics:
 
         Rows where the mask `counts` is False say nothing and are left out.
         """
-        if counts is None:
-            counts = torch.ones_like(index, dtype=torch.bool)
         self._held.append((index, logits.detach(), counts))
         self._n_held += logits.numel()
         if self._n_held > _BUFFER:
@@ -38,9 +36,9 @@ class Dynamics:
     def _sum_up(self):
         if not self._held:
             return
-        index, logits, counts = (torch.cat(parts) for parts in zip(*self._held, strict=True))
-        self._held, self._n_held = [], 0
-        index, logits = index[counts], logits[counts]
+        held, self._held, self._n_held = self._held, [], 0
+        index = torch.cat([i if counts is None else i[counts] for i, _, counts in held])
+        logits = torch.cat([z if counts is None else z[counts] for _, z, counts in held])
         events = label_events(logits, self._y[index])
         self._sums.index_add_(0, index, events)
         self._epoch_seen += len(index)
