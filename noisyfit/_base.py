@@ -9,11 +9,12 @@ from torch.utils.data import Dataset, Subset
 from tqdm.auto import tqdm
 
 from noisyfit._callbacks import CallbackSupportMixin, with_callbacks
+from noisyfit._checks import is_auto, is_one_of
 from noisyfit._data import StreamData, TensorData
 from noisyfit._evidence import EvidenceMixin, combine
 from noisyfit._inputs import InputScale, validate_X, validate_y
 from noisyfit._learner import Learner
-from noisyfit._network import build_net, check_net, resolve_device
+from noisyfit._network import Network, build_net, check_net, resolve_device
 from noisyfit._random import draw_seed, own_generators, seeded_start, spawn_seeds
 from noisyfit._run import Run, forward_all
 from noisyfit.augment import CropFlip
@@ -53,6 +54,23 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
     n_networks = 1
     ensemble = "first"
     drop_last = False
+
+    def set_params(self, **params):
+        """Set parameters by name; ``net__*`` make a `Network` where ``net`` is None.
+
+        Parameters
+        ----------
+        **params : dict
+            As in scikit-learn, nested names included.
+
+        Returns
+        -------
+        self
+        """
+        of_net = any(name.startswith("net__") for name in params)
+        if of_net and params.get("net", self.net) is None:
+            params = params | {"net": Network()}
+        return super().set_params(**params)
 
     @with_callbacks
     def fit(self, X, y=None, *, X_val=None, y_val=None):
@@ -101,9 +119,11 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             draw_seed(self.random_state), 3 + self.n_networks
         )
         with own_generators(start, device):
-            self._input_scale_ = InputScale(source, getattr(net, "normalize", None))
+            train_rows, held_rows = self._split_rows(net, codes, X_val, y_val)
+            normalize = getattr(net, "normalize", None)
+            self._input_scale_ = InputScale(source, normalize, train_rows)
             data = self._as_data(source, codes, device, net, stream)
-            train, train_index, valid = self._hold_out(net, data, codes, X_val, y_val)
+            train, valid = self._hold_out(net, data, (train_rows, held_rows), X_val, y_val)
             n_classes = len(self.classes_)
             self.nets_ = [
                 build_net(net, self._input_scale_.shape, n_classes, device, seed) for seed in starts
@@ -121,20 +141,22 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             )
             self._check_module(run, starts)
             self._train(run, valid, X, y)
-            self._gather_evidence(run, data, train_index)
+            self._gather_evidence(run, data, train_rows)
 
     def _check_parameters(self):
         """Refuse parameters of the method; called before any data is touched."""
-        if self.ensemble not in ("logits", "proba", "first", "second"):
+        if not is_one_of(self.ensemble, ("logits", "proba", "first", "second")):
             raise ValueError(
                 f"ensemble must be 'logits', 'proba', 'first' or 'second', got {self.ensemble!r}."
             )
-        if self.augment is not None and self.augment != "auto" and not callable(self.augment):
+        if self.augment is not None and not is_auto(self.augment) and not callable(self.augment):
             raise TypeError(
                 f"augment must be 'auto', None or a callable (x, generator), got {self.augment!r}."
             )
         score = self.clean_score
-        if score not in ("auto", "history", "final") and not hasattr(score, "predict_proba"):
+        if not is_one_of(score, ("auto", "history", "final")) and not hasattr(
+            score, "predict_proba"
+        ):
             raise ValueError(
                 f"clean_score must be 'auto', 'history', 'final' or a splitter, got {score!r}."
             )
@@ -148,28 +170,38 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         x = self._input_scale_.table(source) if isinstance(source, np.ndarray) else source
         return TensorData(x, y, device)
 
-    def _hold_out(self, net, data, codes, X_val, y_val):
-        """Training data, its positions (None for all), and validation data (None without)."""
+    def _split_rows(self, net, codes, X_val, y_val):
+        """Positions (int64 tensors) that are trained on and held out; None, None for all rows."""
         if X_val is None and y_val is not None:
             raise ValueError("y_val was given without X_val.")
-        if X_val is not None:
-            if net.train_split is not None:
-                raise ValueError("Give X_val or a net with train_split, not both.")
-            source = validate_X(self, X_val, reset=False)
-            codes_val, _ = validate_y(self, source, y_val, self.classes_)
-            return data, None, self._as_data(source, codes_val, data.device, net)
+        if X_val is not None and net.train_split is not None:
+            raise ValueError("Give X_val or a net with train_split, not both.")
         if net.train_split is None:
-            return data, None, None
+            return None, None
         kept, held = net.train_split(SkorchDataset(np.arange(len(codes))), codes)
         if not isinstance(kept, Subset) or not isinstance(held, Subset):
             raise ValueError("train_split must divide the rows given to fit; pass X_val instead.")
-        train_index = torch.as_tensor(np.asarray(kept.indices), device=data.device)
-        valid_index = torch.as_tensor(np.asarray(held.indices), device=data.device)
-        return data.subset(train_index), train_index, data.subset(valid_index)
+        return torch.as_tensor(kept.indices), torch.as_tensor(held.indices)
+
+    def _hold_out(self, net, data, rows, X_val, y_val):
+        """Training data, and validation data (None without)."""
+        if X_val is not None:
+            source = validate_X(self, X_val, reset=False)
+            codes, _ = validate_y(self, source, y_val, self.classes_)
+            return data, self._as_data(source, codes, data.device, net)
+        train_rows, held_rows = rows
+        if train_rows is None:
+            return data, None
+        return data.subset(train_rows), data.subset(held_rows)
+
+    @property
+    def _shape(self):
+        """(n_features,) of a table, (C, H, W) of images."""
+        return self._input_scale_.shape
 
     @property
     def _on_table(self):
-        return len(self._input_scale_.shape) == 1
+        return len(self._shape) == 1
 
     def _resolve_augment(self):
         if not isinstance(self.augment, str):

@@ -6,6 +6,8 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional
 
+from noisyfit._checks import check_real
+
 
 def combine(logits, ensemble):
     """Class probabilities from the logits of one or more networks.
@@ -46,12 +48,12 @@ class EvidenceMixin:
     ``_refined_proba(run, logits, clean_proba)`` its own distribution over the labels.
     """
 
-    def _gather_evidence(self, run, data, train_index):
+    def _gather_evidence(self, run, data, train_rows):
         """Set the fitted attributes that say which labels are believed."""
         logits = torch.stack([run.evaluate(learner, data) for learner in run.learners])
         proba = combine(logits, self.ensemble)
         clean = proba.gather(1, data.y[:, None]).squeeze(1)  # rows held out keep this
-        rows = slice(None) if train_index is None else train_index
+        rows = slice(None) if train_rows is None else train_rows.to(data.device)
         clean[rows] = self._clean_proba(run, logits[:, rows])
         refined = library_rule(data.y, proba, clean)
         refined[rows] = self._refined_proba(run, logits[:, rows], clean[rows])
@@ -109,8 +111,7 @@ class EvidenceMixin:
         int64 ndarray of shape (n_doubted,)
         """
         check_is_fitted(self)
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be in [0, 1], got {threshold!r}.")
+        check_real(threshold, "threshold", 0, 1)
         clean = self.clean_proba_
         if splitter is None:
             doubted = clean < threshold

@@ -137,7 +137,8 @@ def validate_y(estimator, X, y, classes=None):
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
         )
     if isinstance(y, torch.Tensor):
-        y = y.detach().cpu().numpy()
+        y = y.detach().cpu()
+        y = (y.float() if y.dtype == torch.bfloat16 else y).numpy()
     y = column_or_1d(y, warn=True)
     y = check_array(y, dtype=None, ensure_2d=False, input_name="y", estimator=estimator)
     check_consistent_length(X, y)
@@ -185,12 +186,13 @@ class InputScale:
     Tables are scaled on the host in their own precision, before they become float32; images
     stay uint8 on the device and are scaled batch by batch. `normalize` is ``"auto"`` (the
     statistics of the training rows), None (uint8 is divided by 255, nothing else) or a pair
-    (mean, std) in units of the network's input (uint8 images: of the range 0 to 1).
+    (mean, std) in units of the network's input (uint8 images: of the range 0 to 1). The statistics
+    are those of the positions `rows` (int64 tensor), or of all rows.
     """
 
-    def __init__(self, X, normalize):
+    def __init__(self, X, normalize, rows=None):
         self.is_table = isinstance(X, np.ndarray)
-        sample = _sample(X)
+        sample = _sample(X, rows)
         self.shape = tuple(sample.shape[1:])
         is_uint8 = not self.is_table and sample.dtype == torch.uint8
         unit = 255.0 if is_uint8 else 1.0
@@ -199,7 +201,7 @@ class InputScale:
         elif isinstance(normalize, str):
             mean, std = self._statistics(sample, unit, isinstance(X, Dataset))
         else:
-            mean, std = (np.asarray(part, dtype=np.float64) for part in normalize)
+            mean, std = _given_statistics(normalize, self.shape)
         self.mean, self.scale = mean * unit, 1 / (std * unit)
 
     def _statistics(self, sample, unit, streamed):
@@ -242,10 +244,30 @@ class InputScale:
         return on_device(self.scale), on_device(-np.asarray(self.mean) * self.scale)
 
 
-def _sample(X):
+def _given_statistics(normalize, shape):
+    """Mean and std as float64 arrays of shape () or (n_columns,) or (C,)."""
+    if len(normalize) != 2:
+        raise ValueError(f"normalize must be a pair (mean, std), got {normalize!r}.")
+    parts = [np.asarray(part, dtype=np.float64) for part in normalize]
+    for part in parts:
+        if part.shape not in ((), (1,), shape[:1]):
+            what = "column" if len(shape) == 1 else "channel"
+            raise ValueError(
+                f"normalize must hold one mean and std, or one for each of the {shape[0]} "
+                f"{what}s; got shape {part.shape}."
+            )
+        if not np.isfinite(part).all():
+            raise ValueError(f"normalize must be finite, got {normalize!r}.")
+    if (parts[1] <= 0).any():
+        raise ValueError(f"The std of normalize must be positive, got {normalize[1]!r}.")
+    return parts
+
+
+def _sample(X, rows):
     if not isinstance(X, Dataset):
-        return X
-    rows = np.unique(np.linspace(0, len(X) - 1, _STATISTICS_ROWS).astype(int))
+        return X if rows is None else X[rows.numpy() if isinstance(X, np.ndarray) else rows]
+    rows = np.arange(len(X)) if rows is None else np.sort(rows.numpy())
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, _STATISTICS_ROWS).astype(int))]
     items = [item_tensor(X[int(i)]) for i in rows]
     shapes = sorted({tuple(item.shape) for item in items})
     if len(shapes) > 1:

@@ -8,6 +8,7 @@ from sklearn.base import clone
 from skorch import NeuralNet
 from torch import nn
 
+from noisyfit._checks import check_real, is_auto, is_one_of
 from noisyfit._random import seeded_start
 from noisyfit.modules import MLP, PreActResNet18, SmallCNN
 from noisyfit.schedules import Cosine
@@ -201,24 +202,30 @@ def check_net(net):
 def _check_numbers(net):
     for name in ("max_epochs", "batch_size"):
         value = getattr(net, name)
-        if not isinstance(value, int | np.integer) or value < 1:
+        is_count = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not is_count or value < 1:
             raise ValueError(f"{name} must be a positive integer, got {value!r}.")
-    if not net.lr > 0:
-        raise ValueError(f"lr must be positive, got {net.lr!r}.")
+    check_real(net.lr, "lr", 0, closed="neither")
     clip = getattr(net, "gradient_clip", None)
-    if clip is not None and not clip > 0:
-        raise ValueError(f"gradient_clip must be positive or None, got {clip!r}.")
+    if clip is not None:
+        check_real(clip, "gradient_clip", 0, closed="neither")
     precision = getattr(net, "precision", "float32")
-    if precision not in _PRECISIONS:
+    if not is_one_of(precision, _PRECISIONS):
         raise ValueError(f"precision must be one of {_PRECISIONS}, got {precision!r}.")
     schedule = getattr(net, "lr_schedule", "constant")
-    if not callable(schedule) and schedule not in _SCHEDULES:
+    if not callable(schedule) and not is_one_of(schedule, _SCHEDULES):
         raise ValueError(
             f"lr_schedule must be a callable or one of {sorted(_SCHEDULES)}, got {schedule!r}."
         )
     normalize = getattr(net, "normalize", None)
-    if not (normalize is None or normalize == "auto" or np.ndim(normalize) >= 1):
+    pair = isinstance(normalize, tuple | list | np.ndarray)
+    if not (normalize is None or is_auto(normalize) or pair):
         raise ValueError(f"normalize must be 'auto', None or (mean, std), got {normalize!r}.")
+    if net.optimizer is torch.optim.LBFGS:
+        raise ValueError(
+            "optimizer=LBFGS evaluates the loss several times per step, which a method's batches "
+            "do not allow; use SGD, Adam or another optimizer that takes one step per batch."
+        )
 
 
 def lr_schedule(net):

@@ -39,7 +39,7 @@ class Run:
         Call one with a prepared batch to get float32 logits.
     data : TensorData or StreamData
         Training rows; ``data.y`` are the given labels as codes.
-    n_classes, max_epochs, batch_size : int
+    n_classes, max_epochs, batch_size, steps_per_epoch : int
     device : torch.device
     generator : torch.Generator on the device
     rng : numpy.random.Generator
@@ -57,6 +57,7 @@ class Run:
         self.device = data.device
         net = self.learners[0].net
         self.max_epochs, self.batch_size = int(net.max_epochs), int(net.batch_size)
+        self.steps_per_epoch = math.ceil(len(data) / self.batch_size)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.rng = np.random.default_rng(seed)
         self.dynamics = Dynamics(data.y)

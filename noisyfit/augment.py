@@ -5,12 +5,13 @@ sample, on the device of `x`, without reading a value back to the host.
 """
 
 from dataclasses import dataclass
-from numbers import Integral, Real
 
 import numpy as np
 import torch
 from sklearn.utils import check_scalar
 from torch.nn import functional as F
+
+from noisyfit._checks import check_integer, check_real
 
 __all__ = ["CropFlip", "FeatureNoise", "beta", "crop_flip", "mix", "mixup", "random_permutation"]
 
@@ -48,7 +49,7 @@ class CropFlip:
     flip: bool = True
 
     def __post_init__(self):
-        check_scalar(self.padding, "padding", Integral, min_val=0)
+        check_integer(self.padding, "padding", 0)
         check_scalar(self.flip, "flip", (bool, np.bool_))
 
     def draw(self, n_images, generator):
@@ -143,9 +144,7 @@ class FeatureNoise:
     std: float = 0.1
 
     def __post_init__(self):
-        check_scalar(self.std, "std", Real, min_val=0)
-        if not np.isfinite(self.std):
-            raise ValueError(f"std must be finite, got {self.std}.")
+        check_real(self.std, "std", 0)
 
     def __call__(self, x, generator):
         """View of a floating table (batch, n_features)."""
@@ -194,7 +193,7 @@ def mix(a, b, lam):
             raise ValueError(f"lam must have shape ({len(a)},), got {tuple(lam.shape)}.")
         lam = lam.to(a).view(-1, *[1] * (a.ndim - 1))  # (batch, 1, ...)
     else:
-        check_scalar(lam, "lam", Real, min_val=0, max_val=1)
+        check_real(lam, "lam", 0, 1)
     return torch.lerp(b, a, lam)
 
 
@@ -259,9 +258,7 @@ def beta(alpha, size, rng):
     >>> float(beta(4, 10_000, np.random.default_rng(0)).mean().round(2))
     0.5
     """
-    check_scalar(alpha, "alpha", Real, min_val=0)
-    if not np.isfinite(alpha):
-        raise ValueError(f"alpha must be finite, got {alpha}.")
+    check_real(alpha, "alpha", 0)
     if not isinstance(rng, np.random.Generator | np.random.RandomState):
         raise TypeError(f"rng must be a numpy random generator, got {rng!r}.")
     if alpha == 0:

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import torch
 from scipy import sparse
-from sklearn.datasets import load_digits, make_blobs
+from sklearn.datasets import load_digits, make_blobs, make_circles, make_moons
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNetClassifier
 from skorch.callbacks import (
     Callback,
@@ -21,9 +22,15 @@ from skorch.callbacks import (
 )
 from skorch.dataset import ValidSplit
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
-from noisyfit import CoTeachingClassifier, CrossEntropyClassifier, Network
+from noisyfit import (
+    CoTeachingClassifier,
+    CrossEntropyClassifier,
+    DivideMixClassifier,
+    MixupClassifier,
+    Network,
+)
 from noisyfit._base import BaseNoisyClassifier, combine
 from noisyfit.losses import cross_entropy
 from noisyfit.mixtures import GaussianMixtureSplitter
@@ -164,7 +171,7 @@ def test_clean_score_takes_a_splitter_and_label_issues_too():
     np.testing.assert_allclose(clf.clean_proba_, expected, atol=1e-5)
     issues = plain.label_issues(splitter=GaussianMixtureSplitter())
     assert set(issues) == set(np.flatnonzero(expected <= 0.5))
-    with pytest.raises(ValueError, match="threshold must be in"):
+    with pytest.raises(ValueError, match="threshold == 2, must be <= 1"):
         plain.label_issues(threshold=2)
 
 
@@ -476,10 +483,17 @@ BAD_NETS = {
     "absent device": (Network(device="cuda:77"), ValueError, "use 'auto' or 'cpu'"),
     "epochs": (Network(max_epochs=0), ValueError, "max_epochs must be a positive integer"),
     "batch": (Network(batch_size=2.5), ValueError, "batch_size must be a positive integer"),
-    "rate": (Network(lr=-1), ValueError, "lr must be positive"),
+    "true epochs": (Network(max_epochs=True), ValueError, "max_epochs must be a positive integer"),
+    "rate as text": (Network(lr="a"), TypeError, "lr must be an instance of"),
+    "infinite rate": (Network(lr=np.inf), ValueError, "lr must be finite"),
+    "line search": (Network(optimizer=torch.optim.LBFGS), ValueError, "use SGD, Adam"),
+    "three parts": (Network(normalize=(0, 1, 2)), ValueError, "must be a pair"),
+    "columns": (Network(normalize=([0, 1], [1, 1])), ValueError, "each of the 4 columns"),
+    "no spread": (Network(normalize=(0.0, 0.0)), ValueError, "std of normalize must be positive"),
+    "rate": (Network(lr=-1), ValueError, "lr == -1, must be > 0"),
     "precision": (Network(precision="half"), ValueError, "precision must be one of"),
     "schedule": (Network(lr_schedule="linear"), ValueError, "lr_schedule must be"),
-    "clip": (Network(gradient_clip=0), ValueError, "gradient_clip must be positive"),
+    "clip": (Network(gradient_clip=0), ValueError, "gradient_clip == 0, must be > 0"),
     "normalize": (Network(normalize="zca"), ValueError, "normalize must be"),
     "probabilities": (Network(Softmaxed), ValueError, "remove its last softmax layer"),
     "width": (Network(nn.Linear(4, 2)), ValueError, r"logits of shape \(batch, 3\)"),
@@ -499,6 +513,7 @@ def test_bad_net_is_refused_with_a_sentence(case):
         ({"augment": "flip"}, TypeError, "augment must be"),
         ({"augment": lambda x, g: x[:, :2]}, ValueError, "changes the shape"),
         ({"clean_score": "loss"}, ValueError, "clean_score must be"),
+        ({"clean_score": np.ones(3)}, ValueError, "clean_score must be"),
     ],
 )
 def test_bad_parameter_is_refused_with_a_sentence(params, error, message):
@@ -727,3 +742,50 @@ def test_a_module_that_returns_a_pair_is_refused():
 
     with pytest.raises(TypeError, match="one tensor of logits, got tuple"):
         fit(Network(Pair(4, 3)))
+
+
+# ---- parameters of the net ---------------------------------------------------------------------
+
+
+def test_parameters_of_the_net_can_be_set_where_the_net_is_none():
+    clf = CrossEntropyClassifier().set_params(net__lr=0.3, net__module__hidden=(8,))
+    assert clf.net.lr == 0.3
+    search = GridSearchCV(
+        CrossEntropyClassifier(random_state=0), {"net__max_epochs": [1, 30]}, cv=2
+    )
+    assert search.fit(X, Y).best_params_ == {"net__max_epochs": 30}
+    assert CrossEntropyClassifier(Network(lr=0.1)).set_params(net__max_epochs=3).net.lr == 0.1
+    assert CrossEntropyClassifier(Network(lr=0.1)).set_params(net=None, net__lr=0.2).net.lr == 0.2
+
+
+@pytest.mark.parametrize("kind", ["table", "images", "data set"])
+def test_rows_held_out_do_not_enter_the_statistics_of_the_input(kind):
+    shape = {"table": (40, 2), "images": (40, 1, 4, 4), "data set": (40, 3)}[kind]
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    x[1::2] += 100
+    data = TensorDataset(torch.from_numpy((x > 0).astype(np.uint8))) if kind == "data set" else x
+    odd = Subset(range(40), range(1, 40, 2))
+    net = Network(max_epochs=1, train_split=lambda *_: (Subset(range(40), range(0, 40, 2)), odd))
+    clf = CrossEntropyClassifier(net, random_state=0).fit(data, np.arange(40) // 2 % 2)
+    alone = CrossEntropyClassifier(Network(max_epochs=1), random_state=0)
+    even = TensorDataset(data.tensors[0][::2]) if kind == "data set" else x[::2]
+    alone.fit(even, np.arange(20) % 2)
+    np.testing.assert_array_equal(clf._input_scale_.mean, alone._input_scale_.mean)
+    np.testing.assert_array_equal(clf._input_scale_.scale, alone._input_scale_.scale)
+
+
+# ---- clean data --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [make_moons, make_circles])
+def test_a_curved_border_in_two_columns_is_learnt_before_labels_are_doubted(make):
+    """Within a point of plain training on right labels of which some contradict their region."""
+    noise = {"noise": 0.25} if make is make_moons else {"noise": 0.1, "factor": 0.5}
+    losses = {DivideMixClassifier: [], MixupClassifier: []}
+    for seed in range(5):
+        x, y = make(2300, random_state=seed, **noise)
+        plain = CrossEntropyClassifier(random_state=seed).fit(x[:300], y[:300])
+        for method, lost in losses.items():
+            clf = method(random_state=seed).fit(x[:300], y[:300])
+            lost.append(plain.score(x[300:], y[300:]) - clf.score(x[300:], y[300:]))
+    assert max(np.mean(lost) for lost in losses.values()) < 0.01

@@ -1,12 +1,11 @@
 """Co-teaching: each network learns from the samples that the other finds easy."""
 
-from numbers import Integral, Real
-
 import torch
-from sklearn.utils import check_scalar
 
 from noisyfit._base import BaseNoisyClassifier
+from noisyfit._checks import check_integer, check_real, is_auto
 from noisyfit._divide import ranked_in_class
+from noisyfit._small_tables import epochs_before_doubt
 from noisyfit.losses import cross_entropy
 from noisyfit.mixtures import GaussianMixtureSplitter
 
@@ -56,8 +55,8 @@ class CoTeachingClassifier(BaseNoisyClassifier):
         that the two start differently. Cloned, never trained in place.
     noise_rate : "auto" or float in [0, 1), default="auto"
         Share of wrong labels (tau). ``"auto"`` trains `n_gradual` epochs without dropping
-        anything, then takes the share that a two-component mixture on the losses calls wrong, at
-        most 0.8.
+        anything (up to half of all on tables with few columns), then takes the share that a
+        two-component mixture on the losses calls wrong, at most 0.8.
     n_gradual : int, default=10
         Epochs in which the dropped share grows to the noise rate (T_k).
     exponent : float, default=1.0
@@ -159,11 +158,10 @@ class CoTeachingClassifier(BaseNoisyClassifier):
 
     def _check_parameters(self):
         super()._check_parameters()
-        rate = self.noise_rate
-        if rate != "auto" and not (isinstance(rate, Real) and 0 <= rate < 1):
-            raise ValueError(f"noise_rate must be 'auto' or a number in [0, 1), got {rate!r}.")
-        check_scalar(self.n_gradual, "n_gradual", Integral, min_val=0)
-        check_scalar(self.exponent, "exponent", Real, min_val=0, include_boundaries="neither")
+        if not is_auto(self.noise_rate):
+            check_real(self.noise_rate, "noise_rate", 0, 1, closed="left")
+        check_integer(self.n_gradual, "n_gradual", 0)
+        check_real(self.exponent, "exponent", 0, closed="neither")
 
     def _begin(self, run):
         f, g = (learner.module.state_dict().values() for learner in run.learners)
@@ -174,12 +172,14 @@ class CoTeachingClassifier(BaseNoisyClassifier):
             )
         memory = run.memory
         memory.kept, memory.seen = torch.zeros(2, len(run.data), device=run.device)
-        memory.rate = None if self.noise_rate == "auto" else float(self.noise_rate)
+        memory.rate = None if is_auto(self.noise_rate) else float(self.noise_rate)
         memory.ramp_start = 0
+        plain = epochs_before_doubt(self.n_gradual, self._shape, run.steps_per_epoch)
+        memory.rate_epoch = min(plain, run.max_epochs // 2)
 
     def _train_epoch(self, run, epoch):
         memory = run.memory
-        if memory.rate is None and epoch == min(self.n_gradual, run.max_epochs // 2):
+        if memory.rate is None and epoch == memory.rate_epoch:
             memory.rate, memory.ramp_start = self._estimate_rate(run), epoch
         memory.forget = forget_rate(
             epoch - memory.ramp_start, memory.rate or 0.0, self.n_gradual, self.exponent

@@ -2,14 +2,14 @@
 
 import math
 import warnings
-from numbers import Integral, Real
+from collections import deque
 
 import torch
 from sklearn.base import clone
-from sklearn.utils import check_scalar
 from torch import nn
 
 from noisyfit._base import BaseNoisyClassifier
+from noisyfit._checks import check_integer, check_real, is_auto
 from noisyfit._divide import (
     agreement_with_doubted,
     balanced_rows,
@@ -19,12 +19,14 @@ from noisyfit._divide import (
 )
 from noisyfit._evidence import combine
 from noisyfit._mixmatch import co_refine, mean_guess, mixmatch_loss, unlabelled_batches
+from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
 from noisyfit.augment import beta, mixup, random_permutation
 from noisyfit.losses import confidence_penalty, cross_entropy, sharpen
 from noisyfit.mixtures import GaussianMixtureSplitter
 from noisyfit.schedules import ramp
 
 _LAMBDA_U_IF_MOST_ARE_WRONG = 5.0
+_LOSS_HISTORY = 5
 
 
 class DivideMixClassifier(BaseNoisyClassifier):
@@ -42,16 +44,18 @@ class DivideMixClassifier(BaseNoisyClassifier):
         labelled rows and as many unlabelled ones. Cloned, never trained in place.
     warmup : "auto" or int, default="auto"
         Epochs of plain training before the first division. ``"auto"`` is 2 and a tenth of all, at
-        most a third of them and at most 10. Published: 10 (CIFAR-10), 30 (CIFAR-100), 1
-        (Clothing1M, WebVision).
+        most a third of them and at most 10; longer on tables with less than 8 columns, up to 200
+        steps, for until a network has bent its border it contradicts right labels. Published: 10
+        (CIFAR-10), 30 (CIFAR-100), 1 (Clothing1M, WebVision).
     threshold : float, default=0.5
         Labels with a larger clean posterior are used (tau). Published: 0.6 at 90 % noise.
     temperature : float, default=0.5
         Sharpening of refined and guessed labels (T).
     alpha : "auto" or float, default="auto"
         Parameter of the Beta distribution of the mixing weight; 0 mixes nothing. ``"auto"`` is 4
-        for images, as published for CIFAR, and 0.5 for tables, whose few columns leave no room
-        between the classes. Published: 0.5 for Clothing1M and WebVision.
+        for images, as published for CIFAR, and 0.5 for tables, in proportion less below 32
+        columns, where little room is between the classes. Published: 0.5 for Clothing1M and
+        WebVision.
     lambda_u : "auto" or float, default="auto"
         Weight of the unlabelled part. ``"auto"`` is 0 unless the first division calls more than
         half of the labels wrong, then 5. Published for CIFAR-10: 0 at 20 % symmetric and 40 %
@@ -65,8 +69,10 @@ class DivideMixClassifier(BaseNoisyClassifier):
         Weight of the negative entropy in the warm-up; 1 for asymmetric noise as published.
     n_views : int, default=2
         Random views of each row (M).
-    loss_history : int, default=1
-        Epochs whose losses are averaged before the division; 5 is published for 90 % noise.
+    loss_history : "auto" or int, default="auto"
+        Epochs whose losses are averaged before the division. ``"auto"`` is 5, which steadies the
+        division where most labels are wrong and costs nothing elsewhere, or 1 with `epoch_rows`.
+        Published: 5 at 90 % noise, else 1.
     splitter : splitter of `noisyfit.mixtures`, optional
         Divides the min-max scaled losses; by default the published Gaussian mixture.
     guards : bool, default=True
@@ -180,7 +186,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
         lambda_r=1.0,
         confidence_penalty=0.0,
         n_views=2,
-        loss_history=1,
+        loss_history="auto",
         splitter=None,
         guards=True,
         guess_mode="auto",
@@ -218,18 +224,16 @@ class DivideMixClassifier(BaseNoisyClassifier):
 
     def _check_parameters(self):
         super()._check_parameters()
-        check_scalar(self.threshold, "threshold", Real, min_val=0, max_val=1)
-        check_scalar(self.temperature, "temperature", Real, min_val=0, include_boundaries="neither")
-        if self.alpha != "auto":
-            check_scalar(self.alpha, "alpha", Real, min_val=0)
-        for name in ("ramp_up", "lambda_r", "confidence_penalty"):
-            check_scalar(getattr(self, name), name, Real, min_val=0)
-        for name in ("n_views", "loss_history"):
-            check_scalar(getattr(self, name), name, Integral, min_val=1)
-        if self.warmup != "auto":
-            check_scalar(self.warmup, "warmup", Integral, min_val=0)
-        if self.lambda_u != "auto":
-            check_scalar(self.lambda_u, "lambda_u", Real, min_val=0)
+        check_real(self.threshold, "threshold", 0, 1)
+        check_real(self.temperature, "temperature", 0, closed="neither")
+        for name in ("ramp_up", "lambda_r", "confidence_penalty", "alpha", "lambda_u"):
+            if not is_auto(getattr(self, name)) or name not in ("alpha", "lambda_u"):
+                check_real(getattr(self, name), name, 0)
+        check_integer(self.n_views, "n_views", 1)
+        if not is_auto(self.loss_history):
+            check_integer(self.loss_history, "loss_history", 1)
+        if not is_auto(self.warmup):
+            check_integer(self.warmup, "warmup", 0)
         if self.guess_mode not in ("auto", "train", "eval"):
             raise ValueError(
                 f"guess_mode must be 'auto', 'train' or 'eval', got {self.guess_mode!r}."
@@ -237,31 +241,35 @@ class DivideMixClassifier(BaseNoisyClassifier):
         if self.splitter is not None and not hasattr(self.splitter, "fit_tensor"):
             raise TypeError(f"splitter must come from noisyfit.mixtures, got {self.splitter!r}.")
         if self.epoch_rows is not None:
-            check_scalar(self.epoch_rows, "epoch_rows", Integral, min_val=1)
-            if self.loss_history > 1:
+            check_integer(self.epoch_rows, "epoch_rows", 1)
+            if self.loss_history not in ("auto", 1):
                 raise ValueError(
                     "epoch_rows changes the rows of each epoch; loss_history must be 1."
                 )
 
     def _begin(self, run):
         memory = run.memory
-        memory.losses = [[], []]  # scaled losses of the last epochs, for each network
-        memory.warmup = self._warmup_epochs(run.max_epochs)
-        memory.lambda_u = None if self.lambda_u == "auto" else float(self.lambda_u)
+        n_losses = self.loss_history
+        if is_auto(n_losses):
+            n_losses = _LOSS_HISTORY if self.epoch_rows is None else 1
+        memory.losses = [deque(maxlen=n_losses) for _ in run.learners]  # scaled, of each epoch
+        memory.warmup = self._warmup_epochs(run)
+        memory.lambda_u = None if is_auto(self.lambda_u) else float(self.lambda_u)
         memory.guess_in_eval = self._guesses_in_eval(run.learners[0].module)
         memory.prior = self._prior(run)
-        by_default = 0.5 if self._on_table else 4.0
-        memory.alpha = by_default if self.alpha == "auto" else self.alpha
+        by_default = mixing_alpha(0.5 if self._on_table else 4.0, self._shape)
+        memory.alpha = by_default if is_auto(self.alpha) else self.alpha
         memory.warned = False
         self.mixture_history_ = []
 
-    def _warmup_epochs(self, max_epochs):
-        if self.warmup == "auto":
-            return min(10, math.ceil(2 + max_epochs / 10), math.ceil(max_epochs / 3))
-        if self.warmup > max_epochs:
-            raise ValueError(
-                f"warmup={self.warmup} is longer than the training of max_epochs={max_epochs}."
-            )
+    def _warmup_epochs(self, run):
+        n = run.max_epochs
+        if is_auto(self.warmup):
+            short = min(10, math.ceil(2 + n / 10), math.ceil(n / 3))
+            long = epochs_before_doubt(short, self._shape, run.steps_per_epoch)
+            return max(short, min(long, (3 * n) // 5))
+        if self.warmup > n:
+            raise ValueError(f"warmup={self.warmup} is longer than the training of max_epochs={n}.")
         return self.warmup
 
     def _guesses_in_eval(self, module):
@@ -335,8 +343,7 @@ class DivideMixClassifier(BaseNoisyClassifier):
         """Posterior (n,) that each label is right, the mixture's record, the losses it saw (n,)."""
         history = run.memory.losses[k]
         history.append(scaled_losses(logits, y))
-        del history[: -self.loss_history]
-        losses = torch.stack(history).mean(0)
+        losses = torch.stack(tuple(history)).mean(0)
         if not losses.any():
             self._warn(run, "the losses are constant, so that every label is believed")
             return torch.ones_like(losses), {}, losses

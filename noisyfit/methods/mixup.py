@@ -1,11 +1,10 @@
 """mixup: training on convex combinations of pairs of samples."""
 
-from numbers import Real
-
 import torch
-from sklearn.utils import check_scalar
 
 from noisyfit._base import BaseNoisyClassifier
+from noisyfit._checks import check_real, is_auto
+from noisyfit._small_tables import mixing_alpha
 from noisyfit.augment import beta, mixup, random_permutation
 from noisyfit.losses import cross_entropy
 
@@ -36,8 +35,9 @@ class MixupClassifier(BaseNoisyClassifier):
     alpha : "auto" or float, default="auto"
         The weight of a row is drawn from Beta(alpha, alpha); 0 mixes nothing. 1 suits clean
         labels, 8 to 32 noisy ones in long training. ``"auto"`` is 8 for images that are not
-        augmented, else 1: with random views much mixing on top is too much for a short training,
-        and the few columns of a table leave no room between the classes.
+        augmented, else 1: with random views much mixing on top is too much for a short training.
+        Below 32 columns it falls in proportion, for there a mixture of two rows is often a row of
+        a third class.
     per_sample : bool, default=False
         Draw one weight per row instead of one per batch.
     augment : "auto", None or callable, default="auto"
@@ -123,12 +123,12 @@ class MixupClassifier(BaseNoisyClassifier):
 
     def _check_parameters(self):
         super()._check_parameters()
-        if self.alpha != "auto":
-            check_scalar(self.alpha, "alpha", Real, min_val=0)
+        if not is_auto(self.alpha):
+            check_real(self.alpha, "alpha", 0)
 
     def _begin(self, run):
-        by_default = 1.0 if self._on_table or run.has_views else 8.0
-        run.memory.alpha = by_default if self.alpha == "auto" else self.alpha
+        by_default = mixing_alpha(1.0 if self._on_table or run.has_views else 8.0, self._shape)
+        run.memory.alpha = by_default if is_auto(self.alpha) else self.alpha
 
     def _train_epoch(self, run, epoch):
         weights = beta(run.memory.alpha, len(run.data), run.rng)  # more than there are batches

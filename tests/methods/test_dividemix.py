@@ -261,8 +261,17 @@ def test_warm_up_is_plain_training_of_both_networks():
     clf = fit(Network(max_epochs=3), warmup=3)
     assert "n_labelled_1" not in clf.history_[-1]
     assert len(clf.mixture_history_) == 2  # only the final division
-    assert DivideMixClassifier()._warmup_epochs(300) == 10
-    assert [DivideMixClassifier()._warmup_epochs(e) for e in (1, 12, 40)] == [1, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("n_columns", "max_epochs", "epochs"),
+    [(10, 1, 1), (10, 12, 4), (10, 40, 6), (10, 120, 10), (4, 40, 10), (2, 40, 15), (2, 20, 12)],
+)
+def test_warm_up_is_short_but_has_steps_enough_for_few_columns(n_columns, max_epochs, epochs):
+    x, y = np.random.default_rng(0).normal(size=(160, n_columns)), np.arange(160) % 2
+    clf = DivideMixClassifier(Network(max_epochs=max_epochs, batch_size=16), random_state=0)
+    divided = [row for row in clf.fit(x, y).history_ if "n_labelled_1" in row]
+    assert max_epochs - len(divided) == epochs
 
 
 def test_confidence_penalty_keeps_the_warm_up_less_certain():
@@ -423,6 +432,10 @@ def test_a_loss_that_is_not_finite_names_epoch_and_network():
         ({"alpha": -1}, "alpha == -1, must be >= 0"),
         ({"warmup": 60}, "warmup=60 is longer than the training"),
         ({"warmup": -1}, "warmup == -1"),
+        ({"warmup": True}, "warmup must be an integer, got True"),
+        ({"temperature": np.nan}, "temperature must be finite"),
+        ({"alpha": np.ones(2)}, "alpha must be an instance of"),
+        ({"loss_history": 0}, "loss_history == 0"),
         ({"lambda_u": -1}, "lambda_u == -1"),
         ({"n_views": 0}, "n_views == 0"),
         ({"guess_mode": "both"}, "guess_mode must be"),

@@ -1,0 +1,40 @@
+"""Checks of numbers that a caller passes, with one wording for all of them."""
+
+import math
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.utils import check_scalar
+
+
+def check_real(value, name, low=None, high=None, *, closed="both"):
+    """Refuse what is no finite real number between `low` and `high`.
+
+    `closed` says which of the two bounds belong to the range: "both", "left", "right" or
+    "neither".
+    """
+    _refuse_bool(value, name, "a number")
+    if isinstance(value, Real) and not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}.")
+    check_scalar(value, name, Real, min_val=low, max_val=high, include_boundaries=closed)
+
+
+def check_integer(value, name, low=None, high=None):
+    """Refuse what is no integer from `low` to `high`."""
+    _refuse_bool(value, name, "an integer")
+    check_scalar(value, name, Integral, min_val=low, max_val=high)
+
+
+def is_auto(value):
+    """Whether `value` is the string "auto"; arrays and other types are not."""
+    return isinstance(value, str) and value == "auto"
+
+
+def is_one_of(value, names):
+    """Whether `value` is one of the strings `names`; arrays and other types are not."""
+    return isinstance(value, str) and value in names
+
+
+def _refuse_bool(value, name, what):
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be {what}, got {value!r}.")
