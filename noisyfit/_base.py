@@ -14,8 +14,9 @@ from noisyfit._data import StreamData, TensorData
 from noisyfit._evidence import EvidenceMixin, combine
 from noisyfit._inputs import InputScale, validate_X, validate_y
 from noisyfit._learner import Learner
+from noisyfit._module_check import check_module
 from noisyfit._network import Network, build_net, check_net, resolve_device
-from noisyfit._random import draw_seed, own_generators, seeded_start, spawn_seeds
+from noisyfit._random import draw_seed, own_generators, spawn_seeds
 from noisyfit._run import Run, forward_all
 from noisyfit.augment import CropFlip
 
@@ -35,6 +36,11 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         Relabel or re-estimate, after each zero-based epoch.
     ``_train_epoch(run, epoch)``
         One pass, for methods whose batches are not plain ones.
+
+    ``_finish(run)``
+        After the last epoch, before the evidence is gathered.
+    ``_lr_factor(schedule, epoch, max_epochs)``
+        Factor on the learning rate, for methods whose stages have schedules of their own.
 
     and, where it knows better than the defaults, of these two, which turn what was learnt into
     evidence: ``_posterior(run, logits)`` and ``_refined_proba(run, logits, clean_proba)``.
@@ -139,7 +145,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
                 loop,
                 self.drop_last,
             )
-            self._check_module(run, starts)
+            check_module(run, starts, self.augment)
             self._train(run, valid, X, y)
             self._gather_evidence(run, data, train_rows)
 
@@ -211,35 +217,6 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         channels, height, width = self._input_scale_.shape
         return CropFlip(padding=max(1, min(height, width) // 8), flip=channels == 3)
 
-    def _check_module(self, run, starts):
-        """Refuse a network of the wrong width or one that returns probabilities, and a view that
-        changes the shape."""
-        batch = next(iter(run.data.batches(32)))
-        view = run.view(batch.x)
-        if view.shape != run.plain(batch.x).shape:
-            raise ValueError(
-                f"augment={self.augment!r} changes the shape of a batch from "
-                f"{tuple(batch.x.shape)} to {tuple(view.shape)}."
-            )
-        for learner, start in zip(run.learners, starts, strict=True):
-            learner.eval()
-            with torch.no_grad(), seeded_start(start):  # lazy layers take their start here
-                out = learner.module(run.plain(batch.x.clone()))
-            if not isinstance(out, torch.Tensor):
-                raise TypeError(
-                    f"The module must return one tensor of logits, got {type(out).__name__}."
-                )
-            if out.shape != (len(batch.x), run.n_classes):
-                raise ValueError(
-                    f"The module must return logits of shape (batch, {run.n_classes}), one column "
-                    f"per class; for a batch of {len(batch.x)} it returned {tuple(out.shape)}."
-                )
-            if run.n_classes > 1 and (out >= 0).all() and (out.sum(1) - 1).abs().max() < 1e-4:
-                raise ValueError(
-                    "The module returns probabilities (rows that sum to 1), but it must return "
-                    "logits: remove its last softmax layer."
-                )
-
     def _train(self, run, valid, X, y):
         run.begin(valid)
         self._begin(run)
@@ -262,6 +239,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
                 )
                 if stop:
                     break
+        self._finish(run)
         run.finish()
         self.history_ = run.history
         context.call_on_fit_task_end(
@@ -269,7 +247,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         )
 
     def _run_epoch(self, run, epoch, valid):
-        run.begin_epoch(epoch)
+        run.begin_epoch(epoch, self._lr_factor)
         self._train_epoch(run, epoch)
         self._end_epoch(run, epoch)
         row = run.end_epoch(epoch)
@@ -298,6 +276,12 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
 
     def _end_epoch(self, run, epoch):
         pass
+
+    def _finish(self, run):
+        pass
+
+    def _lr_factor(self, schedule, epoch, max_epochs):
+        return schedule(epoch, max_epochs)
 
     def _score(self, run, data):
         logits = torch.stack([run.evaluate(learner, data) for learner in run.learners])

@@ -12,6 +12,11 @@ from noisyfit._random import seed_dropout, unseed_dropout
 _BATCH_EVENTS = ("on_batch_begin", "on_batch_end")
 
 
+def constant(epoch, max_epochs):
+    """Schedule of a constant learning rate."""
+    return 1.0
+
+
 class Learner:
     """A skorch net as the hooks of a method see it: call it to get logits.
 
@@ -33,11 +38,12 @@ class Learner:
         self._dtype = training_dtype(net, device)
         self._device_type = device.type
         self._base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
+        self._factor = 1.0
         defaults = {name for name, _ in net.get_default_callbacks()}
         named = getattr(net, "callbacks_", [])
         self._callbacks = [callback for name, callback in named if name not in defaults]
         scheduled = any(isinstance(c, LRScheduler) for c in self._callbacks)
-        self._schedule = None if scheduled else lr_schedule(net)
+        self._schedule = None if scheduled else lr_schedule(net) or constant
         self.has_batch_callbacks = any(
             getattr(type(c), event) is not getattr(Callback, event)
             for c in self._callbacks
@@ -55,14 +61,43 @@ class Learner:
 
     def __call__(self, x):
         """Float32 logits (batch, n_classes) of a prepared batch."""
+        return self.forward(self.module, x)
+
+    def forward(self, module, x):
+        """Pass a prepared batch through `module` in this learner's layout and precision.
+
+        `module` is this network or has its architecture; what it returns becomes float32.
+        """
         if self._channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         if self._spoils_input:
             x = x.clone()
         if self._dtype is None:
-            return self.module(x).float()
+            return module(x).float()
         with torch.autocast(self._device_type, self._dtype):
-            return self.module(x).float()
+            return module(x).float()
+
+    def add_parameters(self, parameters, **options):
+        """Train tensors of the method with the optimiser of this network, as a group of its own.
+
+        `options` such as ``weight_decay=0`` hold for the group; its learning rate follows the
+        schedule.
+        """
+        parameters = list(parameters)
+        self._parameters += parameters
+        self.optimizers[0].add_param_group({"params": parameters} | options)
+        self._base_lrs[0].append(self.optimizers[0].param_groups[-1]["lr"])
+
+    def keep_start(self):
+        """Remember the weights, so that `restart` can return to them."""
+        state = self.module.state_dict()
+        self._start = {name: value.clone() for name, value in state.items()}
+
+    def restart(self):
+        """A network from scratch: the remembered weights and an optimiser without memory."""
+        self.module.load_state_dict(self._start)
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
 
     def train(self):
         """Training mode: batch statistics, dropout."""
@@ -72,12 +107,18 @@ class Learner:
         """Evaluation mode."""
         self.module.eval()
 
-    def begin_epoch(self, epoch, max_epochs):
-        """Set the learning rate of a zero-based epoch and open a row of the net's history."""
+    def begin_epoch(self, epoch, max_epochs, lr_factor):
+        """Set the learning rate of a zero-based epoch and open a row of the net's history.
+
+        `lr_factor` is the method's function of schedule, epoch and their number.
+        """
         self.net.history.new_epoch()
         self.net.history.record("epoch", epoch + 1)
         if self._schedule is not None:
-            factor = self._schedule(epoch, max_epochs)
+            factor = lr_factor(self._schedule, epoch, max_epochs)
+            if factor == self._factor:  # leave what a callback may have set
+                return
+            self._factor = factor
             for optimizer, lrs in zip(self.optimizers, self._base_lrs, strict=True):
                 for group, lr in zip(optimizer.param_groups, lrs, strict=True):
                     group["lr"] = lr * factor

@@ -135,13 +135,13 @@ class Run:
         data = self.data if data is None else data
         return forward_all(learner.module, data, (self._scale, self._shift), self.n_classes)
 
-    def begin_epoch(self, epoch):
-        """Open the epoch: modes, learning rates, callbacks."""
+    def begin_epoch(self, epoch, lr_factor):
+        """Open the epoch: modes, learning rates by the method's function, callbacks."""
         self._started = time.perf_counter()
         self._losses, self._record = [], {}
         for learner in self.learners:
             learner.train()
-            learner.begin_epoch(epoch, self.max_epochs)
+            learner.begin_epoch(epoch, self.max_epochs, lr_factor)
             learner.notify("on_epoch_begin", **self._datasets)
 
     def end_epoch(self, epoch):
