@@ -1,0 +1,119 @@
+"""Two networks that divide the training set, and what is believed in the end."""
+
+import warnings
+
+import torch
+from sklearn.base import clone
+
+from noisyfit._divide import (
+    agreement_with_doubted,
+    balanced_rows,
+    scaled_losses,
+    with_class_floor,
+)
+from noisyfit._evidence import combine
+from noisyfit._mixmatch import co_refine
+from noisyfit.mixtures import GaussianMixtureSplitter
+
+
+class CoDivideMixin:
+    """Division by a mixture on each network's losses, its guards, and the evidence it leaves.
+
+    The method has the parameters `threshold`, `temperature`, `splitter`, `guards` and
+    `epoch_rows`, and in ``run.memory`` a deque of past losses for each network (``losses``) and the
+    flag ``warned``.
+    """
+
+    def _rows(self, run, n_rows):
+        """Positions of this epoch's subset, or None for all rows."""
+        if self.epoch_rows is None:
+            return None
+        return balanced_rows(run.data.y, run.n_classes, n_rows, run.generator)
+
+    def _divide(self, run, k, epoch):
+        """Positions of the epoch's rows (None for all), their clean posterior by network `k`, and
+        how often the network agrees with the labels that it doubts."""
+        rows = self._rows(run, self.epoch_rows)
+        data = run.data if rows is None else run.data.subset(rows)
+        logits = run.evaluate(run.learners[k], data)
+        if not torch.isfinite(logits).all():
+            raise ValueError(
+                f"The losses of network {k + 1} are not finite in epoch {epoch + 1}; lower net__lr "
+                "or set net__gradient_clip."
+            )
+        index = torch.arange(len(data), device=run.device) if rows is None else rows
+        run.observe(index, logits)
+        clean, mixture, _ = self._clean_posterior(run, k, logits, data.y)
+        self.mixture_history_.append({"epoch": epoch + 1, "net": k + 1} | mixture)
+        return rows, clean, agreement_with_doubted(clean, logits, data.y, self.threshold)
+
+    def _clean_posterior(self, run, k, logits, y):
+        """Posterior (n,) that each label is right, the mixture's record, the losses it saw (n,)."""
+        history = run.memory.losses[k]
+        history.append(scaled_losses(logits, y))
+        losses = torch.stack(tuple(history)).mean(0)
+        if not losses.any():
+            self._warn(run, "the losses are constant, so that every label is believed")
+            return torch.ones_like(losses), {}, losses
+        splitter = clone(self.splitter or GaussianMixtureSplitter(normalize=None))
+        clean = splitter.fit_tensor(losses)
+        return clean, splitter.components(), losses
+
+    def _guarded(self, run, divisions):
+        """The two divisions (rows, clean) after both guards."""
+        if not self.guards:
+            return [(rows, clean) for rows, clean, _ in divisions]
+        parts = []
+        contradicted = self._contradicted(run, [agreement for _, _, agreement in divisions])
+        for rows, clean, _ in divisions:
+            y = run.data.y if rows is None else run.data.y[rows]
+            clean = torch.where(contradicted, clean, 1.0)
+            parts.append((rows, with_class_floor(clean, y, run.n_classes, self.threshold)))
+        return parts
+
+    def _contradicted(self, run, agreements):
+        """Whether the networks agree with doubted labels less often than by chance, a bool ()."""
+        return torch.stack(agreements).mean() <= 1 / run.n_classes
+
+    def _check_collapse(self, run, posteriors):
+        first, second = (int((clean > self.threshold).sum()) for clean in posteriors)
+        if max(first, second) > 10 * max(min(first, second), 1):
+            self._warn(run, f"one network believes {first} labels and the other {second}")
+
+    def _warn(self, run, what):
+        if run.memory.warned or run.n_classes == 1:
+            return
+        run.memory.warned = True
+        warnings.warn(
+            f"DivideMix: a division is degenerate: {what}. A shorter warmup or a lower learning "
+            "rate may help.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def _posterior(self, run, logits):
+        posteriors, mixtures, losses = zip(
+            *(self._clean_posterior(run, k, logits[k], run.data.y) for k in range(2)), strict=True
+        )
+        for k, mixture in enumerate(mixtures):
+            record = {"epoch": len(run.history) + 1, "net": k + 1} | mixture
+            self.mixture_history_.append(record)
+        if self.guards:
+            posteriors = self._guarded_evidence(run, logits, posteriors)
+        self.losses_ = torch.stack(losses).cpu().numpy()
+        self.clean_proba_per_net_ = torch.stack(posteriors).cpu().numpy()
+        return torch.stack(posteriors).mean(0)
+
+    def _guarded_evidence(self, run, logits, posteriors):
+        """The posteriors, or where they doubt right labels the history of agreement instead."""
+        y = run.data.y
+        agreements = [
+            agreement_with_doubted(clean, z, y, self.threshold)
+            for clean, z in zip(posteriors, logits, strict=True)
+        ]
+        contradicted = self._contradicted(run, agreements)
+        return [torch.where(contradicted, p, run.dynamics.agreement()) for p in posteriors]
+
+    def _refined_proba(self, run, logits, clean_proba):
+        believed = torch.where(clean_proba > self.threshold, clean_proba, 0.0)
+        return co_refine(run.data.y, combine(logits, "proba"), believed, self.temperature)
