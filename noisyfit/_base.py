@@ -22,6 +22,8 @@ from noisyfit.augment import CropFlip
 
 __all__ = ["BaseNoisyClassifier"]
 
+_SMALLEST_TO_SHIFT = 4  # pixels; a shift by one leaves too little of smaller images
+
 
 class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, BaseEstimator):
     """Base of all methods: validation, seeding, networks, the loop, prediction, evidence.
@@ -214,8 +216,11 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             return self.augment
         if self._on_table:
             return None
-        channels, height, width = self._input_scale_.shape
-        return CropFlip(padding=max(1, min(height, width) // 8), flip=channels == 3)
+        channels, height, width = self._shape
+        smaller = min(height, width)
+        if smaller < _SMALLEST_TO_SHIFT:
+            return None
+        return CropFlip(padding=max(1, smaller // 8), flip=channels == 3)
 
     def _train(self, run, valid, X, y):
         run.begin(valid)

@@ -120,7 +120,8 @@ def _image_layout(shape):
     """Which axis holds the channels, and the shape (C, H, W) of one image."""
     if len(shape) == 3:
         return "none", (1, *shape[1:])
-    if shape[1] not in _CHANNELS and shape[3] in _CHANNELS:
+    square_in_front = shape[1] == shape[2] != shape[3]
+    if shape[1] not in _CHANNELS and (shape[3] in _CHANNELS or square_in_front):
         return "last", (shape[3], shape[1], shape[2])
     return "first", tuple(shape[1:])
 

@@ -789,3 +789,22 @@ def test_a_curved_border_in_two_columns_is_learnt_before_labels_are_doubted(make
             clf = method(random_state=seed).fit(x[:300], y[:300])
             lost.append(plain.score(x[300:], y[300:]) - clf.score(x[300:], y[300:]))
     assert max(np.mean(lost) for lost in losses.values()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ((12, 6, 6, 2), (2, 6, 6)),  # two maps, channels last
+        ((12, 2, 6, 6), (2, 6, 6)),
+        ((12, 5, 6, 7), (5, 6, 7)),
+        ((12, 6, 7, 3), (3, 6, 7)),
+        ((12, 3, 3, 3), (3, 3, 3)),
+        ((12, 5, 1), (1, 5, 1)),  # too narrow to be shifted
+    ],
+)
+def test_shapes_of_images_are_read_as_meant(given, read):
+    x = np.random.default_rng(0).normal(size=given)
+    module = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+    clf = CrossEntropyClassifier(Network(module, max_epochs=1), random_state=0)
+    assert clf.fit(x, np.arange(12) % 2)._shape == read
+    assert (clf._resolve_augment() is None) == (min(read[1:]) < 4)
