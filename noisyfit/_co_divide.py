@@ -6,6 +6,7 @@ import torch
 from sklearn.base import clone
 
 from noisyfit._divide import (
+    agreement_with_believed,
     agreement_with_doubted,
     balanced_rows,
     scaled_losses,
@@ -20,8 +21,8 @@ class CoDivideMixin:
     """Division by a mixture on each network's losses, its guards, and the evidence it leaves.
 
     The method has the parameters `threshold`, `temperature`, `splitter`, `guards` and
-    `epoch_rows`, and in ``run.memory`` a deque of past losses for each network (``losses``) and the
-    flag ``warned``.
+    `epoch_rows`, and in ``run.memory`` a list of past losses for each network (``losses``), how
+    many of them are averaged (``n_losses``) and the flag ``warned``.
     """
 
     def _rows(self, run, n_rows):
@@ -51,7 +52,8 @@ class CoDivideMixin:
         """Posterior (n,) that each label is right, the mixture's record, the losses it saw (n,)."""
         history = run.memory.losses[k]
         history.append(scaled_losses(logits, y))
-        losses = torch.stack(tuple(history)).mean(0)
+        del history[: -run.memory.n_losses]
+        losses = torch.stack(history).mean(0)
         if not losses.any():
             self._warn(run, "the losses are constant, so that every label is believed")
             return torch.ones_like(losses), {}, losses
@@ -105,14 +107,21 @@ class CoDivideMixin:
         return torch.stack(posteriors).mean(0)
 
     def _guarded_evidence(self, run, logits, posteriors):
-        """The posteriors, or where they doubt right labels the history of agreement instead."""
+        """The posteriors, or where they doubt right labels the history of agreement instead; and
+        where they believe labels that the networks contradict, those below the threshold."""
         y = run.data.y
-        agreements = [
-            agreement_with_doubted(clean, z, y, self.threshold)
-            for clean, z in zip(posteriors, logits, strict=True)
-        ]
+        pairs = list(zip(posteriors, logits, strict=True))
+        agreements = [agreement_with_doubted(p, z, y, self.threshold) for p, z in pairs]
         contradicted = self._contradicted(run, agreements)
-        return [torch.where(contradicted, p, run.dynamics.agreement()) for p in posteriors]
+        shares = [agreement_with_believed(p, z, y, self.threshold) for p, z in pairs]
+        divided = torch.stack(list(posteriors)).amin() < 1  # not so where losses are constant
+        mostly_denied = divided & (torch.stack(shares).mean() < 0.5)
+        guarded = []
+        for p, z in pairs:
+            denied = mostly_denied & (z.argmax(1) != y)
+            p = torch.where(denied, p * self.threshold, p)  # in their order, but not believed
+            guarded.append(torch.where(contradicted, p, run.dynamics.agreement()))
+        return guarded
 
     def _refined_proba(self, run, logits, clean_proba):
         believed = torch.where(clean_proba > self.threshold, clean_proba, 0.0)

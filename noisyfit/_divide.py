@@ -41,6 +41,17 @@ def agreement_with_doubted(clean, logits, y, threshold):
     return (agrees & doubted).sum() / doubted.sum().clamp_min(1)
 
 
+def agreement_with_believed(clean, logits, y, threshold):
+    """Share of the believed labels that the network predicts itself, a tensor of shape ().
+
+    Below one half the mixture has drawn its line among wrong labels, as it may where they are the
+    many.
+    """
+    believed = clean > threshold
+    agrees = logits.argmax(1) == y
+    return (agrees & believed).sum() / believed.sum().clamp_min(1)
+
+
 def ranked_in_class(order, y, n_classes):
     """`order` grouped by class, the rank (n,) of each position in its class, the class sizes."""
     by_class = order[y[order].argsort(stable=True)]

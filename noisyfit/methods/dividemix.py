@@ -1,7 +1,6 @@
 """DivideMix: two networks split the data for each other and train semi-supervised."""
 
 import math
-from collections import deque
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from noisyfit.losses import confidence_penalty, cross_entropy, sharpen
 from noisyfit.schedules import ramp
 
 _LAMBDA_U_IF_MOST_ARE_WRONG = 5.0
-_LOSS_HISTORY = 5
+_LOSS_HISTORY_IF_MOST_ARE_WRONG = 5
 
 
 class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
@@ -61,15 +60,17 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
     n_views : int, default=2
         Random views of each row (M).
     loss_history : "auto" or int, default="auto"
-        Epochs whose losses are averaged before the division. ``"auto"`` is 5, which steadies the
-        division where most labels are wrong and costs nothing elsewhere, or 1 with `epoch_rows`.
-        Published: 5 at 90 % noise, else 1.
+        Epochs whose losses are averaged before the division. ``"auto"`` is 1 unless the first
+        division calls more than half of the labels wrong, then 5, which steadies it; where fewer
+        are wrong, old losses only hold it back. 1 with `epoch_rows`. Published: 5 at 90 % noise,
+        else 1.
     splitter : splitter of `noisyfit.mixtures`, optional
         Divides the min-max scaled losses; by default the published Gaussian mixture.
     guards : bool, default=True
         Keep clean data whole: labels are not doubted where both networks agree with the doubted
-        ones more often than chance, and every given class keeps a share of the believed rows.
-        False is as published.
+        ones more often than chance, and every given class keeps a share of the believed rows. In
+        the evidence, where the networks contradict most of the labels that the mixture believes,
+        contradicted labels are doubted. False is as published.
     guess_mode : {"auto", "train", "eval"}, default="auto"
         Mode of the trained network while it guesses. ``"train"`` is as published; ``"auto"`` is
         ``"eval"`` for modules with dropout or 1-d batch normalisation, else ``"train"``.
@@ -240,10 +241,8 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
 
     def _begin(self, run):
         memory = run.memory
-        n_losses = self.loss_history
-        if is_auto(n_losses):
-            n_losses = _LOSS_HISTORY if self.epoch_rows is None else 1
-        memory.losses = [deque(maxlen=n_losses) for _ in run.learners]  # scaled, of each epoch
+        memory.n_losses = 1 if is_auto(self.loss_history) else self.loss_history
+        memory.losses = [[] for _ in run.learners]  # scaled, of each epoch
         memory.warmup = self._warmup_epochs(run)
         memory.lambda_u = None if is_auto(self.lambda_u) else float(self.lambda_u)
         memory.guess_in_eval = self._guesses_in_eval(run.learners[0].module)
@@ -291,11 +290,19 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
         divisions = [self._divide(run, k, epoch) for k in range(2)]  # before a network changes
         parts = self._guarded(run, divisions)
         self._check_collapse(run, [clean for _, clean in parts])
-        if run.memory.lambda_u is None:
-            wrong = torch.cat([clean <= self.threshold for _, clean in parts]).float().mean()
-            run.memory.lambda_u = _LAMBDA_U_IF_MOST_ARE_WRONG if wrong > 0.5 else 0.0
+        if epoch == run.memory.warmup:
+            self._settle(run, torch.cat([clean <= self.threshold for _, clean in parts]))
         for k, (rows, clean) in enumerate(reversed(parts)):  # each learns on its peer's division
             self._semi_supervised_epoch(run, k, rows, clean, epoch)
+
+    def _settle(self, run, doubted):
+        """Choose what is "auto" by the first division: the mask of doubted labels of both."""
+        memory = run.memory
+        most_are_wrong = doubted.float().mean() > 0.5
+        if memory.lambda_u is None:
+            memory.lambda_u = _LAMBDA_U_IF_MOST_ARE_WRONG if most_are_wrong else 0.0
+        if is_auto(self.loss_history) and self.epoch_rows is None and most_are_wrong:
+            memory.n_losses = _LOSS_HISTORY_IF_MOST_ARE_WRONG
 
     def _finish(self, run):
         self.lambda_u_ = float(run.memory.lambda_u or 0.0)

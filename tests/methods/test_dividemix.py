@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from noisyfit import CrossEntropyClassifier, DivideMixClassifier, Network
 from noisyfit._divide import (
+    agreement_with_believed,
     agreement_with_doubted,
     balanced_rows,
     labelled_rows,
@@ -448,6 +449,36 @@ def test_a_loss_that_is_not_finite_names_epoch_and_network():
 def test_bad_parameters_are_refused(params, message):
     with pytest.raises((ValueError, TypeError), match=message):
         DivideMixClassifier(**params).fit(X, NOISY.y)
+
+
+def test_agreement_with_believed_labels_is_a_share_of_them():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0], [2.0, 0.0]])
+    y = torch.tensor([0, 0, 0, 1])
+    clean = torch.tensor([0.9, 0.8, 0.2, 0.7])
+    assert agreement_with_believed(clean, logits, y, 0.5).item() == pytest.approx(1 / 3)
+
+
+class BelievesAll(GaussianMixtureSplitter):
+    """A mixture that has drawn its line beyond every loss."""
+
+    def fit_tensor(self, losses):
+        return 0.6 + 0.4 * (1 - super().fit_tensor(losses))
+
+
+def test_labels_that_a_mixture_believes_against_both_networks_are_doubted_in_the_evidence():
+    noisy = sym_incl(Y, 0.9, random_state=0)
+    assert noisy.changed.mean() > 0.6
+    guarded, bare = (
+        fit(y=noisy.y, splitter=BelievesAll(), guards=guards, warmup=6) for guards in (True, False)
+    )
+    assert (bare.clean_proba_ > 0.5).all()
+    denied = guarded.clean_proba_per_net_ <= 0.5
+    predicted = np.stack(
+        [net.module_(guarded._input_scale_.table(X)).argmax(1) for net in guarded.nets_]
+    )
+    np.testing.assert_array_equal(denied, predicted != noisy.y)
+    right = (guarded.refined_labels_ == Y).mean(), (bare.refined_labels_ == Y).mean()
+    assert right[0] > right[1] + 0.1
 
 
 # ---- the main job ----------------------------------------------------------------------------
