@@ -35,7 +35,7 @@ def own_generators(seed, device):
     global _depth, _saved
     with _lock:
         if _depth == 0:
-            _saved = _global_states(device)
+            _saved = global_states(device)
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
             torch.default_generator.manual_seed(seed)
@@ -48,16 +48,16 @@ def own_generators(seed, device):
         with _lock:
             _depth -= 1
             if _depth == 0:
-                _restore(_saved)
+                restore_states(_saved)
                 _saved = None
 
 
-def _global_states(device):
+def global_states(device):
     cuda = torch.cuda.get_rng_state_all() if device.type == "cuda" else None
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda  # noqa: NPY002
 
 
-def _restore(states):
+def restore_states(states):
     python, numpy, cpu, cuda = states
     random.setstate(python)
     np.random.set_state(numpy)  # noqa: NPY002

@@ -1,6 +1,18 @@
-"""Displays of what a fit leaves behind: losses with their mixture, and the training history."""
+"""Displays of what a fit leaves behind: losses, history, memorisation, noise, features."""
 
+from noisyfit.plots._detection_roc import DetectionRocDisplay
+from noisyfit.plots._embedding import EmbeddingDisplay
 from noisyfit.plots._loss_histogram import LossHistogramDisplay
+from noisyfit.plots._memorization import MemorizationDisplay, MemorizationRecorder
 from noisyfit.plots._training_history import TrainingHistoryDisplay
+from noisyfit.plots._transition_matrix import TransitionMatrixDisplay
 
-__all__ = ["LossHistogramDisplay", "TrainingHistoryDisplay"]
+__all__ = [
+    "DetectionRocDisplay",
+    "EmbeddingDisplay",
+    "LossHistogramDisplay",
+    "MemorizationDisplay",
+    "MemorizationRecorder",
+    "TrainingHistoryDisplay",
+    "TransitionMatrixDisplay",
+]
