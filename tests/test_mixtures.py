@@ -115,6 +115,16 @@ def test_scores_are_consistent_with_each_other_and_with_the_fitted_evidence(spli
 
 
 @every_splitter
+def test_tensors_are_scored_on_the_stored_scale_as_arrays_are(splitter, losses):
+    splitter = clone(splitter).fit(losses)
+    new = losses[:7] * 3 - 1
+    suspicion = splitter._suspicion(new)  # margins are turned round
+    clean = splitter.transform_tensor(suspicion)
+    np.testing.assert_array_equal(clean, splitter.transform(new)[:, 0])
+    assert splitter.transform_tensor(suspicion.float()).dtype == torch.float32
+
+
+@every_splitter
 def test_splitter_keeps_float32_and_computes_in_float64(splitter, losses):
     wide = clone(splitter).fit(losses.astype(np.float32).astype(np.float64))
     narrow = clone(splitter).fit(losses.astype(np.float32))

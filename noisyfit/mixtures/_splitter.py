@@ -60,6 +60,10 @@ def effective_threshold(clean_proba, threshold=0.5):
     return result if is_tensor else result.item()
 
 
+def _double(x):
+    return x.double() if x.device.type != "mps" else x.cpu().double()  # mps lacks float64
+
+
 class MixtureSplitter(TransformerMixin, BaseEstimator):
     """Base of the splitters. A subclass fills in ``_scale``, ``_fit_mixture``, ``_posterior``."""
 
@@ -99,8 +103,7 @@ class MixtureSplitter(TransformerMixin, BaseEstimator):
         tensor of shape (n_samples,), of the kind of `x`
             Clean probabilities. The components are set as in `fit`.
         """
-        given = x
-        x = x.double() if x.device.type != "mps" else x.cpu().double()  # mps lacks float64
+        given, x = x, _double(x)
         self._scaling, weight = self._scale(x)
         self._mixture = self._fit_mixture(self._scaling.apply(x), weight)
         if self._scaling.constant:
@@ -110,7 +113,21 @@ class MixtureSplitter(TransformerMixin, BaseEstimator):
         self.n_iter_ = self._mixture.n_iter.item()
         self.converged_ = self._mixture.converged.item()
         self.offset_, self.span_ = self._scaling.offset.item(), self._scaling.span.item()
-        return self._posterior(self._scaling.apply(x)).to(given)
+        return self.transform_tensor(given)
+
+    def transform_tensor(self, x):
+        """Clean probabilities of other losses under the fitted scale and components.
+
+        Parameters
+        ----------
+        x : floating tensor of shape (n_samples,)
+            On the device of the fit; nothing is read back from it.
+
+        Returns
+        -------
+        tensor of shape (n_samples,), of the kind of `x`
+        """
+        return self._posterior(self._scaling.apply(_double(x))).to(x)
 
     def components(self):
         """The fitted components as a dict of numbers, for a record."""
