@@ -114,7 +114,8 @@ class MCorrectionClassifier(BaseNoisyClassifier):
     mixture_history_ : list of dict
         The same for every epoch.
     losses_ : ndarray of shape (1, n_trained)
-        Losses after the last epoch on the axis of the last mixture, cut to [0, 1].
+        Losses after the last epoch on the axis of the last mixture, where most of them lie in
+        [0, 1].
     dynamics_ : dict of ndarrays of shape (n_samples,)
         ``n_seen``, ``wrong_events``, ``margin`` and ``proba`` of the given labels, averaged over
         the evaluations that end the epochs.
@@ -388,7 +389,7 @@ class MCorrectionClassifier(BaseNoisyClassifier):
             scaled = torch.zeros_like(memory.losses)
         else:
             scaled = (memory.losses - memory.splitter.offset_) / memory.splitter.span_
-        self.losses_ = scaled.clamp(0, 1)[None].cpu().numpy()
+        self.losses_ = scaled[None].cpu().numpy()
 
     def _posterior(self, run, logits):
         memory = run.memory
