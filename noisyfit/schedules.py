@@ -4,7 +4,9 @@ import bisect
 import math
 from dataclasses import dataclass
 
-__all__ = ["Cosine", "LinearDecay", "Step", "ramp"]
+from noisyfit._checks import check_integer, check_real
+
+__all__ = ["Cosine", "CosineRestarts", "LinearDecay", "Step", "exponential_ramp", "ramp"]
 
 
 def ramp(t, start, length):
@@ -34,6 +36,33 @@ def ramp(t, start, length):
     return min(max((t - start) / length, 0.0), 1.0)
 
 
+def exponential_ramp(t, length):
+    """Rise from ``exp(-5)`` at 0 to 1 at `length`, slowly at first: ``exp(-5 (1 - t / length)^2)``.
+
+    Parameters
+    ----------
+    t : float
+        Epochs or steps passed.
+    length : float
+        Epochs or steps that the rise takes; 0 gives 1 at once.
+
+    Returns
+    -------
+    float in (0, 1]
+
+    References
+    ----------
+    Laine, Aila, "Temporal Ensembling for Semi-Supervised Learning", ICLR 2017.
+
+    Examples
+    --------
+    >>> from noisyfit.schedules import exponential_ramp
+    >>> [round(exponential_ramp(t, length=40), 4) for t in (0, 20, 40, 100)]
+    [0.0067, 0.2865, 1.0, 1.0]
+    """
+    return math.exp(-5 * (1 - ramp(t, 0, length)) ** 2)
+
+
 @dataclass(frozen=True)
 class Cosine:
     """Learning-rate factor that falls from 1 to `final` along half a cosine.
@@ -54,6 +83,43 @@ class Cosine:
 
     def __call__(self, epoch, max_epochs):
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * epoch / max_epochs)) / 2
+
+
+@dataclass(frozen=True)
+class CosineRestarts:
+    """Learning-rate factor that falls along half a cosine again and again.
+
+    Train for a multiple of `period` epochs, so that the network is taken at the end of a cycle,
+    where the rate is small.
+
+    Parameters
+    ----------
+    period : int, default=10
+        Epochs from one restart at 1 to the next.
+    final : float, default=0.05
+        Factor towards which each cycle falls; the epoch that restarts would have had it.
+
+    References
+    ----------
+    Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+
+    Examples
+    --------
+    >>> from noisyfit.schedules import CosineRestarts
+    >>> restarts = CosineRestarts(period=10, final=0.05)
+    >>> [round(restarts(epoch, max_epochs=150), 3) for epoch in (0, 5, 9, 10)]
+    [1.0, 0.525, 0.073, 1.0]
+    """
+
+    period: int = 10
+    final: float = 0.05
+
+    def __post_init__(self):
+        check_integer(self.period, "period", 1)
+        check_real(self.final, "final", 0)
+
+    def __call__(self, epoch, max_epochs):
+        return Cosine(self.final)(epoch % self.period, self.period)
 
 
 @dataclass(frozen=True)

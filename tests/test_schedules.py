@@ -2,7 +2,14 @@
 
 import pytest
 
-from noisyfit.schedules import Cosine, LinearDecay, Step, ramp
+from noisyfit.schedules import (
+    Cosine,
+    CosineRestarts,
+    LinearDecay,
+    Step,
+    exponential_ramp,
+    ramp,
+)
 
 
 def test_ramp_of_dividemix_rises_over_sixteen_epochs():
@@ -26,3 +33,27 @@ def test_step_multiplies_from_each_milestone_on():
 def test_cosine_falls_along_half_a_wave():
     assert [Cosine()(e, 100) for e in (0, 50)] == pytest.approx([1, 0.5])
     assert Cosine(final=0.1)(100, 100) == pytest.approx(0.1)
+
+
+def test_restarts_of_elr_repeat_half_a_wave_every_ten_epochs():
+    restarts = CosineRestarts(period=10, final=0.05)
+    published = [0.02, 0.019535, 0.018186, 0.016084, 0.013436]
+    published += [0.0105, 0.007564, 0.004916, 0.002814, 0.001465]
+    for cycle in (0, 1, 14):
+        rates = [0.02 * restarts(10 * cycle + e, 150) for e in range(10)]
+        assert rates == pytest.approx(published, abs=5e-7)
+    assert CosineRestarts(period=150, final=0.1)(70, 150) == Cosine(final=0.1)(70, 150)
+
+
+@pytest.mark.parametrize("params", [{"period": 0}, {"period": 2.5}, {"final": -0.1}])
+def test_restarts_that_cannot_be_are_refused(params):
+    (name,) = params
+    with pytest.raises((ValueError, TypeError), match=name):
+        CosineRestarts(**params)
+
+
+def test_exponential_ramp_of_elr_plus_rises_slowly_at_first():
+    heights = [exponential_ramp(t, 40000) for t in (0, 10000, 20000, 30000, 40000, 50000)]
+    expected = [0.006738, 0.060055, 0.286505, 0.731616, 1, 1]
+    assert heights == pytest.approx(expected, abs=1e-6)
+    assert exponential_ramp(0, 0) == exponential_ramp(3, 0) == 1

@@ -1,21 +1,31 @@
 """The methods: one file each, one class each."""
 
 from noisyfit.methods.backward_correction import BackwardCorrectionClassifier
+from noisyfit.methods.bootstrapping import BootstrappingClassifier
 from noisyfit.methods.co_teaching import CoTeachingClassifier
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.dividemix import DivideMixClassifier
+from noisyfit.methods.elr import ELRClassifier
+from noisyfit.methods.elr_plus import ELRPlusClassifier
 from noisyfit.methods.forward_correction import ForwardCorrectionClassifier
 from noisyfit.methods.m_correction import MCorrectionClassifier
 from noisyfit.methods.mixup import MixupClassifier
+from noisyfit.methods.moment_elr import MomentELRClassifier
 from noisyfit.methods.noise_adaptation import NoiseAdaptationClassifier
+from noisyfit.methods.robust_loss import RobustLossClassifier
 
 __all__ = [
     "BackwardCorrectionClassifier",
+    "BootstrappingClassifier",
     "CoTeachingClassifier",
     "CrossEntropyClassifier",
     "DivideMixClassifier",
+    "ELRClassifier",
+    "ELRPlusClassifier",
     "ForwardCorrectionClassifier",
     "MCorrectionClassifier",
     "MixupClassifier",
+    "MomentELRClassifier",
     "NoiseAdaptationClassifier",
+    "RobustLossClassifier",
 ]

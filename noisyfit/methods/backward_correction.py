@@ -11,6 +11,7 @@ from noisyfit.methods.forward_correction import ForwardCorrectionClassifier
 
 _LOG_FLOOR = math.log(1e-7)
 _LARGEST_CONDITION = 1e3
+_LARGEST_GIVEN_CONDITION = 1e8
 
 
 class BackwardCorrectionClassifier(ForwardCorrectionClassifier):
@@ -113,12 +114,7 @@ class BackwardCorrectionClassifier(ForwardCorrectionClassifier):
 
     def _check_given(self, matrix):
         condition = np.linalg.cond(matrix)
-        if not condition <= 1e8:
-            raise ValueError(
-                f"transition has the condition number {condition:.3g} and cannot be inverted; use "
-                "ForwardCorrectionClassifier."
-            )
-        if condition > 1e3:
+        if 1e3 < condition <= _LARGEST_GIVEN_CONDITION:
             warnings.warn(
                 f"transition has the condition number {condition:.3g}, by which its inverse may "
                 "enlarge the losses; ForwardCorrectionClassifier does not invert it.",
@@ -130,6 +126,12 @@ class BackwardCorrectionClassifier(ForwardCorrectionClassifier):
         return well_conditioned(led_by_diagonal(matrix), _LARGEST_CONDITION)
 
     def _use(self, run, matrix):
+        condition = np.linalg.cond(matrix)
+        if not condition <= _LARGEST_GIVEN_CONDITION:
+            raise ValueError(
+                f"transition has the condition number {condition:.3g} and cannot be inverted; use "
+                "ForwardCorrectionClassifier, or guards=True for an estimated one."
+            )
         super()._use(run, matrix)
         dtype = torch.float32 if run.device.type == "mps" else torch.float64
         run.memory.factors = torch.linalg.lu_factor(

@@ -4,7 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import make_blobs
+from torch import nn
 
 from noisyfit import CrossEntropyClassifier, Network
 from noisyfit.methods.backward_correction import BackwardCorrectionClassifier
@@ -90,3 +92,19 @@ def test_a_class_mostly_called_by_another_name_is_learnt_with_the_true_matrix():
 def test_bad_parameters_are_refused(params, match):
     with pytest.raises(ValueError, match=match):
         BackwardCorrectionClassifier(**params).fit(X, Y)
+
+
+def test_singular_estimate_without_guards_is_refused_in_words():
+    class Flat(nn.Module):
+        """The same prediction for every row."""
+
+        def __init__(self, n_classes):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(n_classes))
+
+        def forward(self, x):
+            return self.bias.expand(len(x), -1)
+
+    clf = BackwardCorrectionClassifier(Network(Flat, max_epochs=4), guards=False, random_state=0)
+    with pytest.raises(ValueError, match="guards=True for an estimated one"):
+        clf.fit(X, Y)
