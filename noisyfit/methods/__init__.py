@@ -8,10 +8,12 @@ from noisyfit.methods.dividemix import DivideMixClassifier
 from noisyfit.methods.elr import ELRClassifier
 from noisyfit.methods.elr_plus import ELRPlusClassifier
 from noisyfit.methods.forward_correction import ForwardCorrectionClassifier
+from noisyfit.methods.joint_optimization import JointOptimizationClassifier
 from noisyfit.methods.m_correction import MCorrectionClassifier
 from noisyfit.methods.mixup import MixupClassifier
 from noisyfit.methods.moment_elr import MomentELRClassifier
 from noisyfit.methods.noise_adaptation import NoiseAdaptationClassifier
+from noisyfit.methods.pencil import PencilClassifier
 from noisyfit.methods.robust_loss import RobustLossClassifier
 
 __all__ = [
@@ -23,9 +25,11 @@ __all__ = [
     "ELRClassifier",
     "ELRPlusClassifier",
     "ForwardCorrectionClassifier",
+    "JointOptimizationClassifier",
     "MCorrectionClassifier",
     "MixupClassifier",
     "MomentELRClassifier",
     "NoiseAdaptationClassifier",
+    "PencilClassifier",
     "RobustLossClassifier",
 ]
