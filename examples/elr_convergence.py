@@ -11,22 +11,22 @@ import time
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from noisyfit import Network
-from noisyfit.methods.elr import ELRClassifier
-from noisyfit.methods.moment_elr import MomentELRClassifier
+from noisyfit import ELRClassifier, MomentELRClassifier, Network
 from noisyfit.noise import sym_incl
 from noisyfit.schedules import CosineRestarts
 
 METHODS = {
-    "ELR": ELRClassifier,
-    "moment-refined ELR": MomentELRClassifier,
+    "ELR": ELRClassifier(),
+    "moment-refined ELR": MomentELRClassifier(),
+    "the same, full mass": MomentELRClassifier(elr_mass=False),
 }
 
 
-def accuracies(cls, level, seed, period, n_epochs):
+def accuracies(method, level, seed, period, n_epochs):
     """Test accuracy in percent at the end of each cycle."""
     X, y = load_digits(return_X_y=True)
     X, X_test, y, y_test = train_test_split(X, y, test_size=500, stratify=y, random_state=seed)
@@ -38,7 +38,8 @@ def accuracies(cls, level, seed, period, n_epochs):
         device="cpu",
     )
     noisy = sym_incl(y, level, random_state=seed).y
-    clf = cls(net, random_state=seed).fit(X, noisy, X_val=X_test, y_val=y_test)
+    clf = clone(method).set_params(net=net, random_state=seed)
+    clf.fit(X, noisy, X_val=X_test, y_val=y_test)
     return 100 * np.array([row["valid_acc"] for row in clf.history_][period - 1 :: period])
 
 
@@ -49,7 +50,7 @@ def epochs_to(goal, curve, ends):
 
 
 def main():
-    """Fit both methods over all levels and seeds and print the two tables."""
+    """Fit all methods over all levels and seeds and print the two tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--noise", type=float, nargs="+", default=[0.4, 0.6])
     parser.add_argument("--seeds", type=int, default=3)
@@ -61,10 +62,10 @@ def main():
     start = time.perf_counter()
     curves = {
         (level, name): np.array(
-            [accuracies(cls, level, s, args.period, args.epochs) for s in range(args.seeds)]
+            [accuracies(method, level, s, args.period, args.epochs) for s in range(args.seeds)]
         )
         for level in args.noise
-        for name, cls in METHODS.items()
+        for name, method in METHODS.items()
     }  # each (n_seeds, n_cycles)
 
     ends = np.arange(args.period, args.epochs + 1, args.period)

@@ -10,7 +10,7 @@ from noisyfit._transition import backward_corrected, led_by_diagonal, well_condi
 from noisyfit.methods.forward_correction import ForwardCorrectionClassifier
 
 _LOG_FLOOR = math.log(1e-7)
-_LARGEST_CONDITION = 1e3
+_LARGEST_CONDITION = 3.0  # of an estimate; that of 40 % pair flips is 5
 _LARGEST_GIVEN_CONDITION = 1e8
 
 
@@ -42,8 +42,9 @@ class BackwardCorrectionClassifier(ForwardCorrectionClassifier):
         Published: 97, and None for CIFAR-100.
     guards : bool, default=True
         Mix an estimated row whose largest entry lies off the diagonal half and half with the
-        identity, and a matrix of a condition number above 1000 with as little of the identity
-        as brings it below. False is as published.
+        identity, and a matrix of a condition number above 3 with as little of the identity as
+        brings it below, for the inverse enlarges what the estimate has wrong. False is as
+        published.
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random (and
         mirrors colour images) and leaves tables alone.

@@ -77,9 +77,9 @@ class MomentELRClassifier(EarlyLearningMixin, BaseNoisyClassifier):
         Adam steps of the target towards the predictions.
     step_size : float, default=0.1
         Step of ``combine="adam"``.
-    elr_mass : bool, default=False
+    elr_mass : bool, default=True
         Give the target the mass that ELR's has, ``1 - momentum ** visits``, so that the term acts
-        as late.
+        as late. False gives it full mass from the first visit, see the Notes.
     memory_dtype : {"float32", "float16"}, default="float32"
         Precision of the memory, two tables of n_samples x n_classes numbers on the device (three
         for ``"adam"``). Computation is float32.
@@ -131,6 +131,11 @@ class MomentELRClassifier(EarlyLearningMixin, BaseNoisyClassifier):
     coefficient of variation, and the target of a steady prediction is that prediction. Bias
     correction, Adam's, makes it a distribution from the first visit.
 
+    With full mass from the start (``elr_mass=False``) the term can pull a network that has learnt
+    nothing yet into one class, from where it does not return: on digits with instance-dependent
+    noise of 40 % it ended at 10 %, with ELR's mass at 95 to 97 %. Give it a `warmup` then. At 80 %
+    symmetric noise full mass was a few points better.
+
     References
     ----------
     Liu, Niles-Weed, Razavian, Fernandez-Granda, "Early-Learning Regularization Prevents
@@ -159,7 +164,7 @@ class MomentELRClassifier(EarlyLearningMixin, BaseNoisyClassifier):
         warmup="auto",
         combine="snr",
         step_size=0.1,
-        elr_mass=False,
+        elr_mass=True,
         memory_dtype="float32",
         augment="auto",
         clean_score="auto",

@@ -10,7 +10,8 @@ from torch import nn
 
 from noisyfit import CrossEntropyClassifier, Network
 from noisyfit.methods.backward_correction import BackwardCorrectionClassifier
-from noisyfit.noise import transition
+from noisyfit.modules import SmallCNN
+from noisyfit.noise import sym_incl, transition
 
 X, Y = make_blobs(90, n_features=4, centers=3, random_state=0)
 T = np.array([[0.8, 0.2, 0.0], [0.0, 0.7, 0.3], [0.1, 0.0, 0.9]])
@@ -65,7 +66,7 @@ def test_the_condition_number_warns_and_then_refuses():
 def test_an_estimate_that_cannot_be_inverted_is_mended():
     constant = np.ones((90, 3))
     clf = BackwardCorrectionClassifier(Network(max_epochs=6), random_state=0).fit(constant, Y)
-    assert np.linalg.cond(clf.transition_) <= 1e3
+    assert np.linalg.cond(clf.transition_) <= 3 + 1e-6
     assert np.isfinite(clf.predict_proba(constant)).all()
 
 
@@ -108,3 +109,15 @@ def test_singular_estimate_without_guards_is_refused_in_words():
     clf = BackwardCorrectionClassifier(Network(Flat, max_epochs=4), guards=False, random_state=0)
     with pytest.raises(ValueError, match="guards=True for an estimated one"):
         clf.fit(X, Y)
+
+
+def test_a_poor_estimate_does_not_blow_up_the_losses(digits):
+    """With 80 % noise the inverse of the first estimate sent the network into one class."""
+    images, y = digits
+    noisy = sym_incl(y, 0.8, random_state=0).y
+    clf = BackwardCorrectionClassifier(
+        Network(SmallCNN, max_epochs=40), augment=None, random_state=0
+    )
+    clf.fit(images[:1347], noisy[:1347])
+    assert clf.score(images[1347:], y[1347:]) > 0.2
+    assert len(np.unique(clf.predict(images[1347:]))) > 1
