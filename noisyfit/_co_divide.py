@@ -16,6 +16,8 @@ from noisyfit._evidence import combine
 from noisyfit._mixmatch import co_refine
 from noisyfit.mixtures import GaussianMixtureSplitter
 
+_LEAST_AGREEMENT = 0.75  # of the networks with the labels that their mixture believes
+
 
 class CoDivideMixin:
     """Division by a mixture on each network's losses, its guards, and the evidence it leaves.
@@ -115,10 +117,10 @@ class CoDivideMixin:
         contradicted = self._contradicted(run, agreements)
         shares = [agreement_with_believed(p, z, y, self.threshold) for p, z in pairs]
         divided = torch.stack(list(posteriors)).amin() < 1  # not so where losses are constant
-        mostly_denied = divided & (torch.stack(shares).mean() < 0.5)
+        often_denied = divided & (torch.stack(shares).mean() < _LEAST_AGREEMENT)
         guarded = []
         for p, z in pairs:
-            denied = mostly_denied & (z.argmax(1) != y)
+            denied = often_denied & (z.argmax(1) != y)
             p = torch.where(denied, p * self.threshold, p)  # in their order, but not believed
             guarded.append(torch.where(contradicted, p, run.dynamics.agreement()))
         return guarded

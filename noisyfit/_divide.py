@@ -44,8 +44,8 @@ def agreement_with_doubted(clean, logits, y, threshold):
 def agreement_with_believed(clean, logits, y, threshold):
     """Share of the believed labels that the network predicts itself, a tensor of shape ().
 
-    Below one half the mixture has drawn its line among wrong labels, as it may where they are the
-    many.
+    Where it is low the mixture has drawn its line among wrong labels, as it may where they are the
+    many or much alike.
     """
     believed = clean > threshold
     agrees = logits.argmax(1) == y
