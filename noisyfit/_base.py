@@ -157,13 +157,14 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             raise ValueError(
                 f"ensemble must be 'logits', 'proba', 'first' or 'second', got {self.ensemble!r}."
             )
-        if self.augment is not None and not is_auto(self.augment) and not callable(self.augment):
+        view = self.augment
+        if isinstance(view, type) or not (view is None or is_auto(view) or callable(view)):
             raise TypeError(
                 f"augment must be 'auto', None or a callable (x, generator), got {self.augment!r}."
             )
         score = self.clean_score
-        if not is_one_of(score, ("auto", "history", "final")) and not hasattr(
-            score, "predict_proba"
+        if not is_one_of(score, ("auto", "history", "final")) and (
+            isinstance(score, type) or not hasattr(score, "fit_tensor")
         ):
             raise ValueError(
                 f"clean_score must be 'auto', 'history', 'final' or a splitter, got {score!r}."
@@ -223,8 +224,11 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         return CropFlip(padding=max(1, smaller // 8), flip=channels == 3)
 
     def _train(self, run, valid, X, y):
-        run.begin(valid)
+        for learner in run.learners:
+            learner.check_callbacks(valid is not None)
         self._begin(run)
+        self._check_stages(run)
+        run.begin(valid)
         context = self._init_callback_context(max_subtasks=run.max_epochs)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         with tqdm(
@@ -244,12 +248,21 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
                 )
                 if stop:
                     break
+        run.end()
         self._finish(run)
-        run.finish()
+        run.rest()
         self.history_ = run.history
         context.call_on_fit_task_end(
             estimator=self, X=X, y=y, reconstruction_attributes=self._predictor
         )
+
+    def _check_stages(self, run):
+        own_rates = type(self)._lr_factor is not BaseNoisyClassifier._lr_factor
+        if own_rates and run.last_stage and any(net.is_scheduled for net in run.learners):
+            raise ValueError(
+                f"{type(self).__name__} trains in stages with learning rates of their own, which "
+                "the callback LRScheduler would override; give the net an lr_schedule instead."
+            )
 
     def _run_epoch(self, run, epoch, valid):
         run.begin_epoch(epoch, self._lr_factor)

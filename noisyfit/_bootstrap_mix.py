@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from noisyfit._checks import is_auto
+from noisyfit._checks import as_shares, is_auto
 from noisyfit.augment import mixup
 from noisyfit.losses import cross_entropy, soft_cross_entropy
 from noisyfit.schedules import ramp
@@ -67,12 +67,7 @@ def class_shares(prior, y, n_classes):
     """Expected shares of the classes (n_classes,): those of the labels `y` for "auto"."""
     if is_auto(prior):
         return torch.bincount(y, minlength=n_classes) / len(y)
-    shares = torch.as_tensor(prior, dtype=torch.float32, device=y.device)
-    if shares.shape != (n_classes,) or (shares < 0).any() or not abs(shares.sum() - 1) <= 1e-4:
-        raise ValueError(
-            f"class_prior must be 'auto' or hold {n_classes} shares that sum to 1, got {prior!r}."
-        )
-    return shares
+    return as_shares(prior, n_classes, y.device)
 
 
 def bootstrap_target(logits, kind, temperature=1.0):

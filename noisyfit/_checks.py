@@ -4,6 +4,7 @@ import math
 from numbers import Integral, Real
 
 import numpy as np
+import torch
 from sklearn.utils import check_scalar
 
 
@@ -23,6 +24,30 @@ def check_integer(value, name, low=None, high=None):
     """Refuse what is no integer from `low` to `high`."""
     _refuse_bool(value, name, "an integer")
     check_scalar(value, name, Integral, min_val=low, max_val=high)
+
+
+def check_bool(value, name):
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
+
+
+def check_splitter(value, name):
+    """Refuse what is no splitter of the library, as an instance."""
+    if isinstance(value, type) or not hasattr(value, "fit_tensor"):
+        raise TypeError(f"{name} must be a splitter of noisyfit.mixtures, got {value!r}.")
+
+
+def as_shares(value, n_classes, device):
+    """`class_prior` of the caller as float32 tensor (n_classes,)."""
+    try:
+        shares = torch.as_tensor(np.asarray(value, dtype=np.float32), device=device)
+    except (TypeError, ValueError):
+        shares = None
+    valid = shares is not None and shares.shape == (n_classes,) and (shares >= 0).all()
+    if not valid or not abs(shares.sum() - 1) <= 1e-4:
+        raise ValueError(f"class_prior must hold {n_classes} shares that sum to 1, got {value!r}.")
+    return shares
 
 
 def is_auto(value):

@@ -76,6 +76,16 @@ def with_class_floor(clean, y, n_classes, threshold, floor=_FLOOR):
     return torch.where(kept & ~believed, (1 + threshold) / 2, clean)
 
 
+def unequal_shares(y, n_classes):
+    """Shares (n_classes,) of the given classes, or None where none is rare.
+
+    Rare is less than half of an equal share: noise makes frequencies equal rather than unequal, so
+    that the classes themselves are unequal then.
+    """
+    shares = y.bincount(minlength=n_classes) / len(y)
+    return shares if shares.min() < 0.5 / n_classes else None
+
+
 def balanced_rows(y, n_classes, n_rows, generator):
     """Random positions with at most ``n_rows / n_classes`` rows of each given class."""
     order = torch.randperm(len(y), generator=generator, device=y.device)

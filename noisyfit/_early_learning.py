@@ -54,6 +54,16 @@ def target_or_prediction(target, proba):
     return torch.where(target.sum(1, keepdim=True) > 0, normalised(target), proba)
 
 
+def rare_class_factor(y, n_classes):
+    """Below 1 where the rarest given class holds less than half of an equal share.
+
+    The first predictions are those of the frequent classes, and a strong pull towards them would
+    keep a rare class from ever being learnt.
+    """
+    rarest = y.bincount(minlength=n_classes).min().item() / len(y)
+    return min(1.0, 2 * n_classes * rarest)
+
+
 class EarlyLearningMixin:
     """Parameters and evidence of the methods whose targets remember predictions.
 
@@ -78,6 +88,7 @@ class EarlyLearningMixin:
         momentum, strength = (0.7, 3.0) if has_few_classes(run.n_classes) else (0.9, 7.0)
         if self._on_table:
             strength *= min(1.0, self._shape[0] / _COLUMNS_FOR_FULL_STRENGTH)
+        strength *= rare_class_factor(run.data.y, run.n_classes)
         run.memory.momentum = momentum if is_auto(self.momentum) else self.momentum
         run.memory.strength = strength if is_auto(self.strength) else self.strength
         run.memory.warmup = self._warmup_epochs(run)

@@ -42,8 +42,8 @@ class Learner:
         defaults = {name for name, _ in net.get_default_callbacks()}
         named = getattr(net, "callbacks_", [])
         self._callbacks = [callback for name, callback in named if name not in defaults]
-        scheduled = any(isinstance(c, LRScheduler) for c in self._callbacks)
-        self._schedule = None if scheduled else lr_schedule(net) or constant
+        self.is_scheduled = any(isinstance(c, LRScheduler) for c in self._callbacks)
+        self._schedule = None if self.is_scheduled else lr_schedule(net) or constant
         self.has_batch_callbacks = any(
             getattr(type(c), event) is not getattr(Callback, event)
             for c in self._callbacks
@@ -171,8 +171,10 @@ class Learner:
         for optimizer in self.optimizers:
             optimizer.step()
 
-    def notify(self, event, **kwargs):
+    def notify(self, event, may_stop=True, **kwargs):
         """Tell the user's callbacks; True if one of them asks to stop.
+
+        Where nothing `may_stop` yet, `EarlyStopping` is not told.
 
         skorch's `EarlyStopping` asks by raising `KeyboardInterrupt`. Everywhere else that
         exception is a user's Ctrl-C and passes through.
@@ -180,6 +182,8 @@ class Learner:
         stop = False
         for callback in self._callbacks:
             asks = isinstance(callback, EarlyStopping) and event == "on_epoch_end"
+            if asks and not may_stop:
+                continue
             try:
                 getattr(callback, event)(self.net, **kwargs)
             except KeyboardInterrupt:

@@ -46,6 +46,8 @@ class Run:
         For draws on the host, such as one mixing weight per batch.
     dynamics : Dynamics
     history : list of dict
+    last_stage : int
+        Zero-based epoch from which early stopping looks on; a method with stages sets it.
     memory : SimpleNamespace
         Whatever the method keeps between batches, such as a tensor per sample.
     """
@@ -62,6 +64,7 @@ class Run:
         self.rng = np.random.default_rng(seed)
         self.dynamics = Dynamics(data.y)
         self.history = []
+        self.last_stage = 0
         self.memory = SimpleNamespace()
         self._scale, self._shift = scale
         self._augment = augment
@@ -163,27 +166,33 @@ class Run:
         return row
 
     def close_epoch(self, row):
-        """Add the time, tell the callbacks; True if one of them asks to stop."""
+        """Add the time, tell the callbacks; True if one of them asks to stop.
+
+        Before the method's last stage those that may ask are not told.
+        """
+        may_stop = row["epoch"] > self.last_stage
         row["seconds"] = time.perf_counter() - self._started
         stop = False
         for learner in self.learners:
             learner.record(row, self.history)
-            stop |= learner.notify("on_epoch_end", **self._datasets)
+            stop |= learner.notify("on_epoch_end", may_stop, **self._datasets)
         return stop
 
     def begin(self, data_valid=None):
         """Tell the callbacks that training begins."""
-        for learner in self.learners:
-            learner.check_callbacks(data_valid is not None)
         valid = None if data_valid is None else data_valid.dataset()
         self._datasets = {"dataset_train": self.data.dataset(), "dataset_valid": valid}
         for learner in self.learners:
             learner.notify("on_train_begin", X=None, y=None)
 
-    def finish(self):
-        """Tell the callbacks that training ended and put the networks to rest."""
+    def end(self):
+        """Tell the callbacks that training ended; one may load earlier weights."""
         for learner in self.learners:
             learner.notify("on_train_end", X=None, y=None)
+
+    def rest(self):
+        """Leave the networks ready to pickle and to predict."""
+        for learner in self.learners:
             learner.finish()
 
     def _notify_batch_begin(self, batch, learners):

@@ -74,6 +74,11 @@ def as_matrix(rows):
     return rows / rows.sum(1, keepdims=True)
 
 
+def with_identity(matrix, weight):
+    """``(1 - weight) * matrix + weight * I``."""
+    return (1 - weight) * matrix + weight * np.eye(len(matrix))
+
+
 def led_by_diagonal(matrix):
     """Rows whose largest entry lies off the diagonal are mixed half and half with the identity.
 
@@ -81,7 +86,7 @@ def led_by_diagonal(matrix):
     apart, and the network may learn them interchanged.
     """
     misled = matrix.max(1) > np.diag(matrix)
-    return np.where(misled[:, None], (matrix + np.eye(len(matrix))) / 2, matrix)
+    return np.where(misled[:, None], with_identity(matrix, 0.5), matrix)
 
 
 def is_led_by_diagonal(matrix):
@@ -93,7 +98,7 @@ def is_led_by_diagonal(matrix):
 def well_conditioned(matrix, largest):
     """The matrix mixed with as little of the identity as lets its condition number be `largest`."""
     for share in np.linspace(0, 1, 21):
-        mixed = (1 - share) * matrix + share * np.eye(len(matrix))
+        mixed = with_identity(matrix, share)
         if np.linalg.cond(mixed) <= largest:
             break
     return mixed

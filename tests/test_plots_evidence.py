@@ -14,8 +14,10 @@ from matplotlib.colors import to_hex
 from numpydoc.docscrape import ClassDoc
 from scipy.stats import beta
 from sklearn.base import BaseEstimator, clone
+from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from skorch.dataset import ValidSplit
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -652,3 +654,19 @@ def test_docstring_names_every_parameter_and_attribute(cls):
     assert [p.name for p in doc["Parameters"]] == parameters
     attributes = {name.strip() for p in doc["Attributes"] for name in p.name.split(",")}
     assert attributes == {name for name in vars(display) if name not in parameters}
+
+
+def test_loss_histogram_of_a_fit_with_rows_held_out_takes_the_mask_of_all():
+    x, y = make_blobs(200, centers=3, random_state=0)
+    wrong = np.arange(200) % 5 == 0
+    net = Network(max_epochs=6, train_split=ValidSplit(4, stratified=True))
+    clf = DivideMixClassifier(net, random_state=0).fit(x, np.where(wrong, (y + 1) % 3, y))
+    display = LossHistogramDisplay.from_estimator(clf, wrong=wrong)
+    trained = clf.dynamics_["n_seen"] > 0
+    assert display.counts.sum(1).tolist() == [(~wrong[trained]).sum(), wrong[trained].sum()]
+    plt.close("all")
+
+
+def test_detection_roc_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="no curve to draw"):
+        DetectionRocDisplay.from_predictions(np.arange(4) % 2 == 0, {})

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from sklearn.utils import Bunch
 
 from noisyfit import methods
 from noisyfit._network import check_net
+from noisyfit.losses import get_loss
 from noisyfit.modules import CNN9, SmallCNN
+from noisyfit.schedules import Cosine, CosineRestarts, LinearDecay, Step
 
 SCRIPTS = Path(__file__).parents[1] / "examples" / "benchmarks"
 sys.path.insert(0, str(SCRIPTS))
@@ -32,6 +35,7 @@ SHAPES = {
 }
 ONE_OF_EACH = {s.method: n for n, s in SETTINGS.items() if s.data == "cifar10"}
 ONE_OF_EACH |= {s.method: n for n, s in SETTINGS.items() if s.method not in ONE_OF_EACH}
+KerasDecay = published.KerasDecay
 NARROW = {
     "PreActResNet18": {"width": 4},
     "PreActResNet32": {"width": 4},
@@ -91,6 +95,8 @@ def test_setting_of_every_method_trains_on_a_few_images(name):
     setting = narrow(SETTINGS[name])
     X, y = made_images(setting.data)
     clf = setting.build().set_params(random_state=0, net__device="cpu")
+    if setting.method == "BackwardCorrectionClassifier":
+        clf.set_params(guards=True)  # the estimate after one epoch may have no inverse
     clf = published.shortened(clf, 1).fit(X, y)
     assert len(clf.history_) == 1
     assert np.isfinite(clf.clean_proba_).all()
@@ -122,12 +128,69 @@ def test_learning_rate_follows_the_published_schedule(name, expected):
     np.testing.assert_allclose(rates(name, len(expected)), expected, rtol=1e-6)
 
 
+def groups_of(name, shape, n_classes):
+    """Weight decays and the names of their parameters, as the optimiser of a setting has them."""
+    net = clone(SETTINGS[name].net).set_params(device="cpu", module__n_classes=n_classes)
+    if "input_shape" in inspect.signature(net.module).parameters:
+        net.set_params(module__input_shape=shape)
+    net.initialize()
+    names = {id(p): name for name, p in net.module_.named_parameters()}
+    return [
+        (group["weight_decay"], [names[id(p)] for p in group["params"]])
+        for group in net.optimizer_.param_groups
+    ]
+
+
 def test_symmetric_cross_entropy_decays_the_hidden_layer_alone_by_keras_rule():
-    net = SETTINGS["sce/cifar10"].build().net
-    net = clone(net).set_params(device="cpu", module__input_shape=(3, 32, 32), module__n_classes=10)
-    hidden, others = net.initialize().optimizer_.param_groups
-    assert sorted(p.numel() for p in hidden["params"]) == [256, 3136 * 256]
-    assert (hidden["weight_decay"], others["weight_decay"]) == (2e-2, 1e-4)
+    """Twice Keras' 0.01; the decay of 1e-4 in its script is one of the learning rate."""
+    hidden, others = groups_of("sce/cifar10", (3, 32, 32), 10)
+    assert hidden == (2e-2, ["body.22.weight", "body.22.bias"])
+    assert others[0] == 0
+
+
+def test_symmetric_cross_entropy_decays_all_kernels_and_nothing_else_for_cifar100():
+    decayed = [
+        name
+        for decay, names in groups_of("sce/cifar100", (3, 32, 32), 100)
+        if decay == 2e-2
+        for name in names
+    ]
+    net = clone(SETTINGS["sce/cifar100"].net).set_params(device="cpu", module__n_classes=100)
+    kernels = [n for n, p in net.initialize().module_.named_parameters() if p.ndim > 1]
+    assert sorted(decayed) == sorted(kernels)
+    others = [d for d, _ in groups_of("sce/cifar100", (3, 32, 32), 100) if d != 2e-2]
+    assert others == [0]
+
+
+def test_keras_decay_is_the_mean_over_the_steps_of_each_epoch_times_the_drops():
+    schedule = SETTINGS["sce/cifar100"].net.lr_schedule
+    for epoch, drop in ((0, 1), (80, 1), (81, 0.1), (149, 0.01)):
+        by_step = [1 / (1 + 5e-3 * step) for step in range(391 * epoch, 391 * (epoch + 1))]
+        assert schedule(epoch, 150) == pytest.approx(drop * np.mean(by_step), rel=3e-3)
+
+
+def test_mae_takes_the_steps_of_the_published_loss_which_is_half_as_large():
+    """As its loss is 1 - p; after three steps with clipped gradient and decay the weights agree."""
+
+    def weights(net, factor):
+        w = torch.linspace(-1, 1, 40).reshape(10, 4).requires_grad_()
+        g = torch.Generator().manual_seed(0)
+        x, y = 30 * torch.randn(8, 10, generator=g), torch.arange(8) % 4
+        decay, loss = net.get_params()["optimizer__weight_decay"], get_loss("mae")
+        sgd = torch.optim.SGD([w], lr=net.lr, momentum=0.9, weight_decay=decay)
+        norms = []
+        for _ in range(3):
+            sgd.zero_grad()
+            (factor * loss(x @ w, y)).sum().backward()
+            norms.append(torch.nn.utils.clip_grad_norm_([w], net.gradient_clip) / net.gradient_clip)
+            sgd.step()
+        return w.detach(), norms
+
+    ours, norms = weights(SETTINGS["mae/cifar10"].net, 1)
+    published_net = SETTINGS["focal/cifar10"].net  # of the same paper, with nothing rescaled
+    theirs, _ = weights(published_net, 0.5)
+    assert max(norms) > 1  # the clip acts
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_momentum_of_co_teaching_falls_with_the_rate():
@@ -151,6 +214,123 @@ def test_shortened_keeps_stages_in_proportion_and_leaves_the_setting_alone():
     assert (clf.guided_start, clf.net.max_epochs) == (106, 300)
 
 
+def test_shortened_to_the_whole_length_changes_nothing():
+    for name, setting in SETTINGS.items():
+        clf = setting.build()
+        same = published.shortened(clf, clf.net.max_epochs)
+        before, after = (c.get_params() for c in (clf, same))
+        for key in set(published.EPOCHS_IN + published.RAMPS_IN) & set(before):
+            assert after[key] == before[key], (name, key)
+        for key in ("net__max_epochs", "net__lr_schedule"):
+            assert after[key] == before[key], (name, key)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "expected"),
+    [
+        ("elr_plus/cifar100-sym", 25, {"strength_ramp": 4000, "average_ramp": 4000}),
+        ("elr_plus/clothing1m", 5, {"strength_ramp": 0, "average_ramp": None}),
+        (
+            "joint_optimization/cifar10-sym70",
+            32,
+            {"window": 1, "warmup": 7, "relabel_until": 20, "net__lr_schedule": Step([4, 8])},
+        ),
+        ("joint_optimization/cifar10-sym70", 160, {"window": 5}),
+        ("co_teaching/cifar10-sym50", 40, {"n_gradual": 2, "net__lr_schedule": LinearDecay(16)}),
+        ("truncated_gce/cifar10", 40, {"prune_start": 13, "prune_interval": 3}),
+        ("dividemix/cifar10-sym90", 60, {"warmup": 2, "ramp_up": 3.2, "loss_history": 1}),
+        ("pencil/cifar10-sym", 32, {"warmup": 7, "correct_until": 20}),
+        ("sce/cifar10", 60, {"net__lr_schedule": KerasDecay(Step([20, 40]), 391e-4 * 2)}),
+        ("elr/cifar10-sym", 75, {"net__lr_schedule": CosineRestarts(5), "net__max_epochs": 75}),
+        ("elr/cifar10-sym", 74, {"net__lr_schedule": CosineRestarts(5), "net__max_epochs": 75}),
+        ("elr/cifar10-sym", 10, {"net__lr_schedule": CosineRestarts(2), "net__max_epochs": 10}),
+        ("elr/cifar10-sym", 1, {"net__lr_schedule": CosineRestarts(1), "net__max_epochs": 1}),
+    ],
+)
+def test_shortened_scales_all_that_is_counted_in_epochs_or_steps(name, epochs, expected):
+    params = published.shortened(SETTINGS[name].build(), epochs).get_params()
+    assert {key: params[key] for key in expected} == pytest.approx(expected)
+
+
+def test_shortened_lowers_the_momentum_of_co_teaching_with_its_rate():
+    setting = SETTINGS["co_teaching/cifar10-sym50"]
+    short = published.shortened(setting.build(), 40)
+    assert short.net.callbacks[0].start == short.net.lr_schedule.start == 16
+    assert setting.net.callbacks[0].start == 80
+
+
+def test_ramps_in_steps_fall_with_the_rows_and_those_in_epochs_do_not():
+    by_step = published.shortened(SETTINGS["elr_plus/cifar10-sym"].build(), 200, rows=0.1)
+    assert by_step.average_ramp == pytest.approx(4000)
+    by_epoch = published.shortened(SETTINGS["dividemix/cifar10-sym50"].build(), 300, rows=0.1)
+    assert by_epoch.ramp_up == 16
+
+
+# ---- test labels -----------------------------------------------------------------------------
+
+
+def train(monkeypatch, setting, y_test, epochs=4):
+    """The estimator that the command trains on made images, with these labels of test images."""
+    X, y = made_images("cifar10", 160)
+    data = Bunch(X_train=X, y_train=y, X_test=X[:40], y_test=y_test)
+    monkeypatch.setitem(published.LOADERS, "cifar10", lambda root: data)
+    monkeypatch.setitem(SETTINGS, "made/cifar10", setting)
+    return published.main(["made/cifar10", "--epochs", str(epochs), "--device", "cpu"])
+
+
+@pytest.mark.parametrize("name", ["truncated_gce/cifar10", "elr/cifar10-sym"])
+def test_labels_of_the_test_images_leave_the_fit_as_it_is(name, monkeypatch, capsys):
+    """A network that was best on test images once chose the rows of truncated GCE."""
+    setting = narrow(SETTINGS[name])
+    if "prune_start" in setting.params:  # some rows have reached this probability, some have not
+        setting.params["loss_params"]["k"] = 0.1
+    right = np.arange(40) % 10
+    fits, scores = [], []
+    for y_test in (right, np.random.default_rng(1).permutation(right)):
+        fits.append(train(monkeypatch, setting, y_test))
+        scores.append(capsys.readouterr().out.splitlines()[1:3])
+    first, second = fits
+    X, _ = made_images("cifar10", 160)
+    np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
+    np.testing.assert_array_equal(first.clean_proba_, second.clean_proba_)
+    if hasattr(first, "selected_"):
+        np.testing.assert_array_equal(first.selected_, second.selected_)
+        assert 0 < first.selected_.sum() < 0.9 * len(X)
+    assert scores[0] != scores[1]
+
+
+def test_only_truncated_gce_holds_noisy_rows_out():
+    held = {name for name, s in SETTINGS.items() if s.net.train_split is not None}
+    assert held == {"truncated_gce/cifar10", "truncated_gce/cifar100"}
+    for name in held:
+        split = SETTINGS[name].net.train_split
+        assert (split.cv, split.stratified) == (0.1, True)
+        X, y = made_images("cifar10", 100)
+        first, again = (split(X, y)[1].indices for _ in range(2))
+        np.testing.assert_array_equal(first, again)
+
+
+def test_scores_of_the_epochs_are_those_of_a_fit_that_is_told_the_test_images(monkeypatch, capsys):
+    setting = narrow(SETTINGS["mixup/cifar10-sym20"])
+    y_test = np.arange(40) % 10
+    clf = train(monkeypatch, setting, y_test, 2)
+    lines = capsys.readouterr().out.splitlines()
+    assert "valid_acc" not in clf.history_[0]
+    last = 100 * clf.score(made_images("cifar10", 160)[0][:40], y_test)
+    assert lines[1].startswith(f"last epoch {last:.2f}, mean of the last ten ")
+    assert "(epoch " in lines[2]
+
+
+def test_command_without_scikit_learns_callbacks_prints_dashes(monkeypatch, capsys):
+    monkeypatch.delattr(methods.MixupClassifier, "set_callbacks", raising=False)
+    for base in methods.MixupClassifier.__mro__:
+        monkeypatch.delattr(base, "set_callbacks", raising=False)
+    train(monkeypatch, narrow(SETTINGS["mixup/cifar10-sym20"]), np.arange(40) % 10, 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("mean of the last ten -")
+    assert lines[2] == "best epoch -"
+
+
 def test_command_trains_on_a_part_of_the_data_and_prints_what_papers_print(monkeypatch, capsys):
     X, y = made_images("cifar10", 90)
     data = Bunch(X_train=X, y_train=y, X_test=X[:40], y_test=y[:40])
@@ -169,6 +349,188 @@ def test_command_trains_on_a_part_of_the_data_and_prints_what_papers_print(monke
 def test_command_without_a_loader_for_the_data_says_so():
     with pytest.raises(SystemExit, match="build it and fit it yourself"):
         published.main(["pencil/clothing1m", "--epochs", "1"])
+
+
+# ---- published values ------------------------------------------------------------------------
+
+SGD_18 = {"net__lr": 0.02, "net__batch_size": 128, "net__optimizer__weight_decay": 5e-4}
+SGD_M = {"net__lr": 0.1, "net__batch_size": 128, "net__optimizer__weight_decay": 1e-4}
+DIVIDE = {"loss_history": 1, "guards": False, "threshold": 0.5, "temperature": 0.5, "n_views": 2}
+DIVIDE |= {"ramp_up": 16, "lambda_r": 1.0, "confidence_penalty": 0.0, "guess_mode": "train"}
+CLIPPED = {"net__gradient_clip": 5.0, "warmup": 0, "l1": 0.0}
+JOINT = SGD_M | {"net__lr": 0.2, "net__max_epochs": 320, "net__lr_schedule": Step([40, 80])}
+JOINT |= {"warmup": 70, "window": 10, "relabel_until": 200, "retrain": True, "class_prior": None}
+PENCIL = {"net__batch_size": 128, "net__max_epochs": 320, "net__lr_schedule": Step([40, 80])}
+PENCIL |= {"warmup": 70, "correct_until": 200, "init_scale": 10.0, "scale": "code", "net__lr": 0.2}
+ADAPT = {"net__lr": 0.001, "net__batch_size": 256, "net__max_epochs": 80, "warmup": 40}
+ADAPT |= {"channel_lr": 1.0, "confusion": "hard", "guards": False, "augment": None}
+CO = {"net__lr": 0.001, "net__max_epochs": 200, "net__batch_size": 128, "n_gradual": 10}
+CO |= {"exponent": 1.0, "augment": None, "net__normalize": None, "net__module__dropout": 0.0}
+ELR = {"net__lr": 0.02, "net__optimizer__weight_decay": 1e-3, "net__batch_size": 128, "warmup": 0}
+ANCHOR = {"guards": False, "transition": "anchor", "net__batch_size": 128}
+AVERAGE = {"average_decay": 0.997, "average_ramp": 40000, "ramp_unit": "steps", "alpha": 1}
+MIXTURE = {"alpha": 32, "lambda_r": 1.0, "lookup": 100, "track_augment": True, "guards": False}
+LONG = {"net__max_epochs": 300, "net__lr_schedule": Step([100, 250])}
+
+PUBLISHED = {
+    "dividemix/cifar10-sym20": SGD_18 | DIVIDE | {"lambda_u": 0, "warmup": 10, "alpha": 4},
+    "dividemix/cifar10-sym90": SGD_18
+    | DIVIDE
+    | {"lambda_u": 50, "warmup": 10, "alpha": 4, "threshold": 0.6, "loss_history": 5},
+    "dividemix/cifar100-sym50": SGD_18
+    | DIVIDE
+    | {"lambda_u": 150, "warmup": 30, "net__max_epochs": 300, "net__lr_schedule": Step([150])},
+    "dividemix/cifar10-asym40": SGD_18 | DIVIDE | {"lambda_u": 0, "confidence_penalty": 1.0},
+    "dividemix/clothing1m": {"net__lr": 0.002, "net__max_epochs": 80, "net__batch_size": 64}
+    | {"alpha": 0.5, "lambda_u": 0, "warmup": 1, "epoch_rows": 32000, "loss_history": 1}
+    | {"net__optimizer__weight_decay": 1e-3, "guards": False, "confidence_penalty": 1.0},
+    "co_teaching/cifar10-pair45": CO | {"noise_rate": 0.45, "net__lr_schedule": LinearDecay(80)},
+    "co_teaching/cifar100-sym20": CO | {"noise_rate": 0.2, "net__lr_schedule": LinearDecay(100)},
+    "mixup/cifar10-sym20": SGD_M
+    | {"alpha": 8, "net__max_epochs": 200, "net__lr_schedule": Step([100, 150])},
+    "mixup/cifar10-sym80": SGD_M | {"alpha": 32},
+    "mixup/cifar100-long": SGD_M | LONG | {"alpha": 32},
+    "m_correction/cifar10-m-dyr-h": SGD_M
+    | LONG
+    | MIXTURE
+    | {"variant": "M-DYR-H", "bootstrap_start": 106, "class_prior": [0.1] * 10},
+    "m_correction/cifar100-md-dyr-sh": SGD_M
+    | LONG
+    | MIXTURE
+    | {"guided_start": 106, "bootstrap_start": 111, "temperature_epochs": 89},
+    "elr/cifar10-sym": ELR
+    | {"momentum": 0.7, "strength": 3, "net__max_epochs": 150}
+    | {"net__lr_schedule": CosineRestarts(10, 0.05)},
+    "elr/cifar10-asym": ELR
+    | {"momentum": 0.9, "strength": 1, "net__max_epochs": 120}
+    | {"net__lr_schedule": Step([40, 80], 0.01)},
+    "elr/cifar100-asym": ELR
+    | {"momentum": 0.9, "strength": 7, "net__max_epochs": 150}
+    | {"net__lr_schedule": Step([80, 120], 0.01)},
+    "moment_elr/cifar10-sym": ELR
+    | {"momentum": 0.7, "strength": 3, "elr_mass": False, "combine": "snr"}
+    | {"net__max_epochs": 150, "net__lr_schedule": CosineRestarts(10, 0.05)},
+    "moment_elr/cifar100-sym": ELR | {"momentum": 0.9, "strength": 7, "elr_mass": False},
+    "elr_plus/cifar10-asym": SGD_18
+    | AVERAGE
+    | {"momentum": 0.9, "strength": 1, "strength_ramp": 0, "sharpen_target": False, "warmup": 0}
+    | {"net__max_epochs": 200, "net__lr_schedule": Step([150])},
+    "elr_plus/cifar100-sym": SGD_18
+    | AVERAGE
+    | {"momentum": 0.9, "strength": 7, "strength_ramp": 40000, "sharpen_target": True, "warmup": 0}
+    | {"net__max_epochs": 250, "net__lr_schedule": Step([200])},
+    "elr_plus/clothing1m": {"average_decay": 0.9999, "average_ramp": None, "net__lr": 0.002}
+    | {"momentum": 0.7, "strength": 3, "warmup": 0, "net__max_epochs": 15},
+    "joint_optimization/cifar10-sym70": JOINT
+    | {"alpha": 1.2, "beta": 0.8, "lr_factor": pytest.approx(0.4), "prior_momentum": 0.0},
+    "joint_optimization/cifar10-asym40": JOINT
+    | {"alpha": 0.8, "beta": 0.4, "lr_factor": pytest.approx(0.15), "prior_momentum": 0.0},
+    "pencil/cifar10-sym": PENCIL
+    | {"alpha": 0.4, "beta": 0.1, "label_lr": 600, "lr_factor": pytest.approx(0.3)},
+    "pencil/cifar10-asym50": PENCIL
+    | {"alpha": 0.0, "beta": 0.4, "label_lr": 4000, "lr_factor": pytest.approx(0.15)},
+    "pencil/clothing1m": {"net__lr": 5e-4, "net__max_epochs": 25, "warmup": 5, "beta": 0.8}
+    | {"alpha": 0.08, "correct_until": 15, "lr_factor": pytest.approx(3.2), "net__batch_size": 32},
+    "gce/cifar10": SGD_M
+    | {"net__lr": 0.01, "loss": "gce", "loss_params": {"q": 0.7}, "warmup": 0}
+    | {"net__max_epochs": 120, "net__lr_schedule": Step([40, 80])},
+    "truncated_gce/cifar100": SGD_M
+    | {"net__lr": 0.01, "loss_params": {"q": 0.7, "k": 0.5}, "warmup": 0, "guards": False}
+    | {"prune_start": 79, "prune_interval": 10, "net__lr_schedule": Step([80, 120])},
+    "sce/mnist": {"net__lr": 0.1, "net__max_epochs": 50, "warmup": 0, "net__normalize": None}
+    | {"loss_params": {"alpha": 0.01, "beta": 1, "log_zero": math.log(1e-4)}}
+    | {"net__lr_schedule": KerasDecay(Step([11, 31]), 469e-4), "net__optimizer__weight_decay": 0},
+    "sce/cifar10": {"net__lr": 0.01, "net__max_epochs": 120, "warmup": 0}
+    | {"loss_params": {"alpha": 0.1, "beta": 1, "log_zero": math.log(1e-4)}}
+    | {"net__lr_schedule": KerasDecay(Step([41, 81]), 391e-4)},
+    "sce/cifar100": {"net__lr": 0.1, "net__max_epochs": 150, "warmup": 0}
+    | {"loss_params": {"alpha": 6, "beta": 0.1, "log_zero": math.log(1e-4)}}
+    | {"net__lr_schedule": KerasDecay(Step([81, 121]), 5e-3 * 391), "net__module__depth": 44},
+    "label_smoothing/cifar10": {"loss_params": {"smoothing": 0.1}, "warmup": 0, "net__lr": 0.01}
+    | {"net__lr_schedule": KerasDecay(Step([41, 81]), 391e-4)},
+    "nce+rce/mnist": CLIPPED
+    | {"loss_params": {"alpha": 1, "beta": 10}, "net__lr": 0.01, "net__max_epochs": 50}
+    | {"net__lr_schedule": Cosine(0.1), "net__optimizer__weight_decay": 1e-2}
+    | {"net__optimizer__nesterov": True},
+    "nfl+rce/cifar100": CLIPPED
+    | {"loss_params": {"alpha": 10, "beta": 0.1, "gamma": 0.5, "detach_modulation": True}}
+    | {"net__lr": 0.1, "net__max_epochs": 200, "net__optimizer__weight_decay": 1e-5},
+    "nfl+mae/cifar10": CLIPPED
+    | {"loss_params": {"alpha": 1, "beta": 0.5, "gamma": 0.5, "detach_modulation": True}},
+    "nce+mae/cifar100": CLIPPED | {"loss_params": {"alpha": 10, "beta": 0.5}},
+    "focal/cifar10": CLIPPED
+    | {"loss_params": {"gamma": 0.5, "detach_modulation": True}, "net__lr": 0.01}
+    | {"net__lr_schedule": Cosine(), "net__optimizer__weight_decay": 1e-4, "net__max_epochs": 120},
+    "mae/cifar10": {"net__lr": 0.005, "net__gradient_clip": 10, "warmup": 0}
+    | {"net__optimizer__weight_decay": 2e-4},
+    "ngce/cifar100": CLIPPED | {"loss_params": {"q": 0.7}, "net__lr": 0.1},
+    "ngce/mnist": {"net__lr": 0.1, "net__gradient_clip": 0.5, "loss_params": {"q": 0.1}}
+    | {"net__optimizer__weight_decay": 1e-3},
+    "agce/mnist": CLIPPED | {"loss_params": {"a": 4, "q": 0.2}},
+    "nce+aul/cifar100": CLIPPED | {"loss_params": {"alpha": 10, "beta": 0.015, "a": 6, "q": 3}},
+    "anl_ce/cifar10": {"loss_params": {"alpha": 5, "beta": 5, "p_min": 1e-7}, "l1": 5e-5}
+    | {"net__optimizer__weight_decay": 0, "net__gradient_clip": 5.0, "warmup": 0},
+    "anl_ce/cifar100": {"loss_params": {"alpha": 10, "beta": 1, "p_min": 1e-7}, "l1": 5e-7}
+    | {"net__optimizer__weight_decay": 0},
+    "bootstrapping/cifar10-soft": {"kind": "soft", "weight": 0.05, "detach_target": False}
+    | {"warmup": 0, "net__lr_schedule": KerasDecay(Step([41, 81]), 391e-4)},
+    "bootstrapping/cifar10-hard": {"kind": "hard", "weight": 0.2, "warmup": 0}
+    | {"net__lr": 0.01, "net__max_epochs": 120},
+    "forward/cifar10": ANCHOR
+    | {"warmup": 120, "percentile": 97, "net__lr": 0.1, "net__max_epochs": 240}
+    | {"net__lr_schedule": Step([41, 81]), "net__optimizer__weight_decay": 2e-4},
+    "forward/cifar100": ANCHOR
+    | {"warmup": 150, "percentile": None, "net__lr": 0.1, "net__max_epochs": 300}
+    | {"net__lr_schedule": Step([81, 121]), "net__optimizer__weight_decay": 2e-3},
+    "backward/cifar10": ANCHOR | {"warmup": 120, "percentile": 97, "net__module__depth": 32},
+    "backward/mnist": ANCHOR
+    | {"warmup": 40, "percentile": 97, "net__max_epochs": 80, "net__module__dropout": 0.2}
+    | {"net__optimizer": torch.optim.Adagrad},
+    "noise_adaptation/mnist-simple": ADAPT
+    | {"channel": "simple", "top_k": None, "net__module__hidden": (500, 300)}
+    | {"net__module__dropout": 0.5, "net__optimizer": torch.optim.Adam},
+    "noise_adaptation/cifar100-complex": ADAPT | {"channel": "complex", "top_k": None},
+    "noise_adaptation/cifar100-simple-sparse": ADAPT | {"channel": "simple", "top_k": 5},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_setting_has_the_values_of_its_paper(name):
+    params, expected = SETTINGS[name].build().get_params(), PUBLISHED[name]
+    assert {key: params[key] for key in expected} == expected
+
+
+def test_values_of_two_settings_of_every_method_are_written_down():
+    of_methods = [SETTINGS[name].method for name in PUBLISHED]
+    assert {m for m in of_methods if of_methods.count(m) > 1} == set(ONE_OF_EACH)
+
+
+@pytest.mark.parametrize(
+    ("method", "names", "value"),
+    [
+        ("RobustLossClassifier", "", {"warmup": 0}),
+        ("ELRClassifier", "", {"warmup": 0}),
+        ("ELRPlusClassifier", "", {"warmup": 0}),
+        ("MomentELRClassifier", "", {"warmup": 0, "elr_mass": False}),
+        ("DivideMixClassifier", "sym90", {"guards": False, "loss_history": 5, "threshold": 0.6}),
+        ("DivideMixClassifier", "-sym90", {"guards": False, "loss_history": 1, "threshold": 0.5}),
+        ("NoiseAdaptationClassifier", "", {"channel_lr": 1.0, "guards": False}),
+        ("ForwardCorrectionClassifier", "", {"guards": False}),
+        ("BackwardCorrectionClassifier", "", {"guards": False}),
+        ("MCorrectionClassifier", "", {"guards": False, "alpha": 32}),
+    ],
+)
+def test_all_settings_of_a_method_share_what_was_published_for_all(method, names, value):
+    """With a minus `names` is what a name must not end in."""
+    settings = {name: s for name, s in SETTINGS.items() if s.method == method}
+    if names.startswith("-"):
+        settings = {n: s for n, s in settings.items() if not n.endswith(names[1:])}
+    else:
+        settings = {n: s for n, s in settings.items() if n.endswith(names)}
+    assert settings
+    for name, setting in settings.items():
+        params = setting.build().get_params()
+        assert {key: params[key] for key in value} == value, name
 
 
 # ---- all methods -----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Robust losses: published values, identities, gradients and limits, against plain loops."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -40,6 +41,16 @@ SINGLE = [
 ]  # fmt: skip
 SUMS = [f"{a}+{p}" for a in ("nce", "nfl") for p in ("mae", "rce", "agce", "aul", "ael")]
 SUMS += ["ngce+mae", "ngce+rce", "anl_ce", "anl_fl"]
+BOOTSTRAPPED = {
+    "bootstrap_soft": losses.bootstrap_soft,
+    "bootstrap_soft, target not detached": partial(losses.bootstrap_soft, detach_target=False),
+    "bootstrap_hard": losses.bootstrap_hard,
+}
+EVERY_LOSS = pytest.mark.parametrize(
+    "loss",
+    [*map(get_loss, SINGLE + SUMS), *BOOTSTRAPPED.values()],
+    ids=[*SINGLE, *SUMS, *BOOTSTRAPPED],
+)
 
 
 def of_all_labels(loss, row=Z):
@@ -242,9 +253,8 @@ def test_gradient_is_a_multiple_of_that_of_cross_entropy(name):
             torch.testing.assert_close(gradient[y], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", SINGLE + SUMS)
-def test_gradients_of_the_logits_sum_to_zero(name):
-    loss = get_loss(name)
+@EVERY_LOSS
+def test_gradients_of_the_logits_sum_to_zero(loss):
     for row in (Z, [5.0, -2.0, 1.0]):
         _, gradient = of_all_labels(loss, row)
         assert gradient.abs().sum() > 1e-3
@@ -252,9 +262,8 @@ def test_gradients_of_the_logits_sum_to_zero(name):
         assert gradient.sum(1).abs().max() <= bound
 
 
-@pytest.mark.parametrize("name", SINGLE + SUMS)
-def test_losses_are_finite_and_not_negative_at_certainty_and_with_one_class(name):
-    loss = get_loss(name)
+@EVERY_LOSS
+def test_losses_are_finite_and_not_negative_at_certainty_and_with_one_class(loss):
     for row in ([60.0, 0, 0], [-60.0, 0, 0], [1e4, 0, 0], [0.0]):
         values, gradient = of_all_labels(loss, row)
         assert torch.isfinite(values).all()

@@ -3,10 +3,25 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import make_blobs
+from sklearn.base import clone
+from sklearn.datasets import make_blobs, make_classification
+from sklearn.model_selection import train_test_split
+from skorch.callbacks import EarlyStopping, LRScheduler
 from torch import nn
 
-from noisyfit import CrossEntropyClassifier, Network
+from noisyfit import (
+    CoTeachingClassifier,
+    CrossEntropyClassifier,
+    DivideMixClassifier,
+    ELRClassifier,
+    ForwardCorrectionClassifier,
+    JointOptimizationClassifier,
+    MCorrectionClassifier,
+    MomentELRClassifier,
+    Network,
+    NoiseAdaptationClassifier,
+    PencilClassifier,
+)
 from noisyfit._averaging import WeightAverage
 
 X, Y = make_blobs(90, n_features=4, centers=3, random_state=0)
@@ -105,3 +120,98 @@ def test_parameters_of_the_method_are_trained_clipped_and_scheduled_with_the_net
     assert own["lr"] == network["lr"] == pytest.approx(0.05 * 0.1464, rel=1e-2)
     still = WithBias(Network(max_epochs=4, gradient_clip=1e-9), random_state=0)
     assert still.fit(np.zeros((90, 2)), y).bias.abs().max() < 1e-6
+
+
+# ---- stages and callbacks ----------------------------------------------------------------------
+
+
+class Listening(EarlyStopping):
+    """Early stopping that notes the epochs it hears of and asks at the first bad one."""
+
+    heard = []
+
+    def on_epoch_end(self, net, **kwargs):
+        type(self).heard.append(net.history[-1]["epoch"])
+        super().on_epoch_end(net, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("method", "first"),
+    [
+        (CrossEntropyClassifier(), 1),
+        (DivideMixClassifier(warmup=4), 5),
+        (CoTeachingClassifier(noise_rate=0.2, n_gradual=4), 5),
+        (ForwardCorrectionClassifier(warmup=4), 5),
+        (ForwardCorrectionClassifier(transition=np.eye(3)), 1),
+        (NoiseAdaptationClassifier(warmup=4), 5),
+        (MCorrectionClassifier(bootstrap_start=5), 5),
+        (JointOptimizationClassifier(relabel_until=4, warmup=2), 5),
+        (PencilClassifier(warmup=2, correct_until=4), 5),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "fit") else str(value),
+)
+def test_early_stopping_looks_on_from_the_last_stage(method, first):
+    Listening.heard = []
+    net = Network(max_epochs=7, callbacks=[Listening(patience=50)])
+    clf = clone(method).set_params(net=net, random_state=0)
+    clf.fit(X[:60], Y[:60], X_val=X[60:], y_val=Y[60:])
+    assert sorted(set(Listening.heard)) == list(range(first, 8))
+
+
+def test_best_weights_are_loaded_before_the_method_finishes():
+    class Average(CrossEntropyClassifier):
+        def _finish(self, run):
+            with torch.no_grad():
+                for p in run.learners[0].module.parameters():
+                    p.fill_(0.5)
+
+    net = Network(max_epochs=4, lr=0.5, callbacks=[EarlyStopping(patience=1, load_best=True)])
+    clf = Average(net, random_state=0).fit(X[:60], Y[:60], X_val=X[60:], y_val=Y[60:])
+    assert all((p == 0.5).all() for p in clf.nets_[0].module_.parameters())
+
+
+@pytest.mark.parametrize(
+    ("method", "refused"),
+    [
+        (CrossEntropyClassifier(), False),
+        (ForwardCorrectionClassifier(), True),
+        (ForwardCorrectionClassifier(transition=np.eye(3)), False),
+        (JointOptimizationClassifier(), True),
+        (PencilClassifier(), True),
+        (NoiseAdaptationClassifier(), False),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "fit") else str(value),
+)
+def test_a_scheduler_that_would_override_the_rates_of_stages_is_refused(method, refused):
+    scheduler = LRScheduler(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda epoch: 0.5**epoch)
+    net = Network(max_epochs=4, callbacks=[scheduler])
+    clf = clone(method).set_params(net=net, random_state=0)
+    if refused:
+        with pytest.raises(ValueError, match="lr_schedule instead"):
+            clf.fit(X, Y)
+    else:
+        assert clf.fit(X, Y).history_[-1]["lr"] == pytest.approx(0.05 * 0.125)
+
+
+# ---- classes that are rare ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [ELRClassifier, MomentELRClassifier, DivideMixClassifier])
+def test_rare_classes_with_right_labels_are_learnt(method):
+    """A pull towards early predictions, or towards equal shares, cost them up to ten points."""
+    lost = []
+    for seed in range(3):
+        x, y = make_classification(
+            600,
+            20,
+            n_informative=8,
+            n_classes=4,
+            weights=[0.8, 0.1, 0.06, 0.04],
+            class_sep=1.5,
+            flip_y=0,
+            random_state=seed,
+        )
+        x, x_test, y, y_test = train_test_split(x, y, test_size=0.5, stratify=y, random_state=seed)
+        plain = CrossEntropyClassifier(random_state=seed).fit(x, y).score(x_test, y_test)
+        lost.append(plain - method(random_state=seed).fit(x, y).score(x_test, y_test))
+    assert np.mean(lost) < 0.01

@@ -65,6 +65,18 @@ def test_backward_loss_has_the_published_values_and_its_mean_over_the_noise_is_c
     assert np.linalg.cond(T) == pytest.approx(1.655606, abs=1e-6)
 
 
+def test_the_weights_of_the_losses_are_the_published_inverse():
+    """Its rows sum to 1, so that the gradient is the prediction less the row of the label."""
+    z = LOGITS.clone().requires_grad_()
+    backward_corrected(z, Y, factors(T), LOG_FLOOR).sum().backward()
+    expected = [
+        [1.235294, -0.352941, 0.117647],
+        [0.058824, 1.411765, -0.470588],
+        [-0.137255, 0.039216, 1.098039],
+    ]
+    np.testing.assert_allclose(LOGITS.softmax(1) - z.grad, expected, atol=2e-6)
+
+
 @pytest.mark.parametrize(("n_classes", "batch"), [(2, 1), (4, 7), (9, 30)])
 def test_losses_agree_with_loops(n_classes, batch):
     rng = np.random.default_rng(n_classes)

@@ -11,7 +11,7 @@ from noisyfit.methods.forward_correction import ForwardCorrectionClassifier
 
 _LOG_FLOOR = math.log(1e-7)
 _LARGEST_CONDITION = 3.0  # of an estimate; that of 40 % pair flips is 5
-_LARGEST_GIVEN_CONDITION = 1e8
+_SAFE_CONDITION, _INVERTIBLE_CONDITION = 1e3, 1e8
 
 
 class BackwardCorrectionClassifier(ForwardCorrectionClassifier):
@@ -45,6 +45,9 @@ class BackwardCorrectionClassifier(ForwardCorrectionClassifier):
         identity, and a matrix of a condition number above 3 with as little of the identity as
         brings it below, for the inverse enlarges what the estimate has wrong. False is as
         published.
+    identity_weight : float in [0, 1], default=0.0
+        Share of the identity that every matrix is mixed with, given or estimated (epsilon); 1 is
+        plain training. It counts on less noise than the matrix says. 0 as published.
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random (and
         mirrors colour images) and leaves tables alone.
@@ -87,10 +90,10 @@ class BackwardCorrectionClassifier(ForwardCorrectionClassifier):
 
     Notes
     -----
-    A matrix of the caller is refused above a condition number of 1e8, with a warning above 1e3.
-    The loss falls below 0 where weights are negative; probabilities below 1e-7 count as 1e-7 and
-    bound it (the identity needs no bound and is plain training bit for bit). Systems are solved in
-    float64 from one factorisation.
+    A matrix, given or estimated, is refused above a condition number of 1e8, with a warning above
+    1e3. The loss falls below 0 where weights are negative; probabilities below 1e-7 count as 1e-7
+    and bound it (the identity needs no bound and is plain training bit for bit). Systems are solved
+    in float64 from one factorisation.
 
     An estimate by ``"confusion"`` is softer than the noise, so that its inverse asks for too much:
     on digits with 40 % of the labels redrawn it failed, where anchors gained 3 points on plain
@@ -113,25 +116,22 @@ class BackwardCorrectionClassifier(ForwardCorrectionClassifier):
     True
     """
 
-    def _check_given(self, matrix):
-        condition = np.linalg.cond(matrix)
-        if 1e3 < condition <= _LARGEST_GIVEN_CONDITION:
-            warnings.warn(
-                f"transition has the condition number {condition:.3g}, by which its inverse may "
-                "enlarge the losses; ForwardCorrectionClassifier does not invert it.",
-                UserWarning,
-                stacklevel=2,
-            )
-
     def _guarded(self, matrix):
         return well_conditioned(led_by_diagonal(matrix), _LARGEST_CONDITION)
 
     def _use(self, run, matrix):
         condition = np.linalg.cond(matrix)
-        if not condition <= _LARGEST_GIVEN_CONDITION:
+        if not condition <= _INVERTIBLE_CONDITION:
             raise ValueError(
                 f"transition has the condition number {condition:.3g} and cannot be inverted; use "
                 "ForwardCorrectionClassifier, or guards=True for an estimated one."
+            )
+        if condition > _SAFE_CONDITION:
+            warnings.warn(
+                f"transition has the condition number {condition:.3g}, by which its inverse may "
+                "enlarge the losses; ForwardCorrectionClassifier does not invert it.",
+                UserWarning,
+                stacklevel=2,
             )
         super()._use(run, matrix)
         dtype = torch.float32 if run.device.type == "mps" else torch.float64

@@ -3,7 +3,7 @@
 from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier
-from noisyfit._checks import check_integer, check_real, is_auto, is_one_of
+from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
 from noisyfit._evidence import combine
 from noisyfit.losses import bootstrap_hard, bootstrap_soft, cross_entropy
 
@@ -137,8 +137,7 @@ class BootstrappingClassifier(BaseNoisyClassifier):
         if not is_auto(self.weight):
             check_real(self.weight, "weight", 0, 1)
         check_integer(self.warmup, "warmup", 0)
-        if not isinstance(self.detach_target, bool):
-            raise TypeError(f"detach_target must be True or False, got {self.detach_target!r}.")
+        check_bool(self.detach_target, "detach_target")
 
     def _begin(self, run):
         if self.warmup > run.max_epochs:

@@ -176,6 +176,7 @@ class CoTeachingClassifier(BaseNoisyClassifier):
         memory.ramp_start = 0
         plain = epochs_before_doubt(self.n_gradual, self._shape, run.steps_per_epoch)
         memory.rate_epoch = min(plain, run.max_epochs // 2)
+        run.last_stage = self.n_gradual + (memory.rate_epoch if memory.rate is None else 0)
 
     def _train_epoch(self, run, epoch):
         memory = run.memory

@@ -6,9 +6,16 @@ import torch
 from torch import nn
 
 from noisyfit._base import BaseNoisyClassifier
-from noisyfit._checks import check_integer, check_real, is_auto
+from noisyfit._checks import (
+    as_shares,
+    check_bool,
+    check_integer,
+    check_real,
+    check_splitter,
+    is_auto,
+)
 from noisyfit._co_divide import CoDivideMixin
-from noisyfit._divide import labelled_rows
+from noisyfit._divide import labelled_rows, unequal_shares
 from noisyfit._mixmatch import co_refine, mean_guess, mixmatch_loss, unlabelled_batches
 from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
 from noisyfit.augment import beta, mixup, random_permutation
@@ -77,8 +84,10 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
     skip_unlabelled_forward : bool, default=False
         Train on the labelled rows of the mixture only, as for Clothing1M and WebVision. Cheaper
         where `lambda_u` is 0.
-    class_prior : array-like of shape (n_classes,), optional
-        Expected shares of the classes for the penalty; uniform by default.
+    class_prior : "auto", None or array-like of shape (n_classes,), default="auto"
+        Expected shares of the classes for the penalty. None is uniform, as published. ``"auto"``
+        is uniform too, unless a given class holds less than half of an equal share; then it is
+        the shares of the given labels.
     epoch_rows : int, optional
         Work on a fresh class-balanced subset of this size in each epoch, twice as many in the
         warm-up (Clothing1M: 32000).
@@ -183,7 +192,7 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
         guards=True,
         guess_mode="auto",
         skip_unlabelled_forward=False,
-        class_prior=None,
+        class_prior="auto",
         epoch_rows=None,
         ensemble="logits",
         augment="auto",
@@ -221,6 +230,8 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
         for name in ("ramp_up", "lambda_r", "confidence_penalty", "alpha", "lambda_u"):
             if not is_auto(getattr(self, name)) or name not in ("alpha", "lambda_u"):
                 check_real(getattr(self, name), name, 0)
+        for name in ("guards", "skip_unlabelled_forward"):
+            check_bool(getattr(self, name), name)
         check_integer(self.n_views, "n_views", 1)
         if not is_auto(self.loss_history):
             check_integer(self.loss_history, "loss_history", 1)
@@ -230,8 +241,8 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
             raise ValueError(
                 f"guess_mode must be 'auto', 'train' or 'eval', got {self.guess_mode!r}."
             )
-        if self.splitter is not None and not hasattr(self.splitter, "fit_tensor"):
-            raise TypeError(f"splitter must come from noisyfit.mixtures, got {self.splitter!r}.")
+        if self.splitter is not None:
+            check_splitter(self.splitter, "splitter")
         if self.epoch_rows is not None:
             check_integer(self.epoch_rows, "epoch_rows", 1)
             if self.loss_history not in ("auto", 1):
@@ -243,7 +254,7 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
         memory = run.memory
         memory.n_losses = 1 if is_auto(self.loss_history) else self.loss_history
         memory.losses = [[] for _ in run.learners]  # scaled, of each epoch
-        memory.warmup = self._warmup_epochs(run)
+        memory.warmup = run.last_stage = self._warmup_epochs(run)
         memory.lambda_u = None if is_auto(self.lambda_u) else float(self.lambda_u)
         memory.guess_in_eval = self._guesses_in_eval(run.learners[0].module)
         memory.prior = self._prior(run)
@@ -274,13 +285,9 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
     def _prior(self, run):
         if self.class_prior is None:
             return None
-        prior = torch.as_tensor(self.class_prior, dtype=torch.float32, device=run.device)
-        if prior.shape != (run.n_classes,) or (prior < 0).any() or not abs(prior.sum() - 1) <= 1e-4:
-            raise ValueError(
-                f"class_prior must hold {run.n_classes} shares that sum to 1, "
-                f"got {self.class_prior!r}."
-            )
-        return prior
+        if is_auto(self.class_prior):
+            return unequal_shares(run.data.y, run.n_classes)
+        return as_shares(self.class_prior, run.n_classes, run.device)
 
     def _train_epoch(self, run, epoch):
         if epoch < run.memory.warmup:

@@ -5,7 +5,7 @@ from torch.nn.functional import one_hot, softmax
 
 from noisyfit._averaging import WeightAverage
 from noisyfit._base import BaseNoisyClassifier
-from noisyfit._checks import check_real, is_auto, is_one_of
+from noisyfit._checks import check_bool, check_real, is_auto, is_one_of
 from noisyfit._early_learning import (
     EarlyLearningMixin,
     clamped_softmax,
@@ -211,14 +211,9 @@ class ELRPlusClassifier(EarlyLearningMixin, BaseNoisyClassifier):
         check_real(self.average_decay, "average_decay", 0, 1, closed="left")
         if not is_one_of(self.ramp_unit, ("epochs", "steps")):
             raise ValueError(f"ramp_unit must be 'epochs' or 'steps', got {self.ramp_unit!r}.")
-        if not is_auto(self.sharpen_target) and not isinstance(self.sharpen_target, bool):
-            raise TypeError(
-                f"sharpen_target must be 'auto', True or False, got {self.sharpen_target!r}."
-            )
-        if not isinstance(self.averaged_weights, bool):
-            raise TypeError(
-                f"averaged_weights must be True or False, got {self.averaged_weights!r}."
-            )
+        if not is_auto(self.sharpen_target):
+            check_bool(self.sharpen_target, "sharpen_target")
+        check_bool(self.averaged_weights, "averaged_weights")
 
     def _begin(self, run):
         super()._begin(run)

@@ -6,7 +6,7 @@ import numpy as np
 from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier
-from noisyfit._checks import check_integer, check_real, is_auto, is_one_of
+from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
 from noisyfit._transition import (
     anchor_rows,
     as_matrix,
@@ -20,6 +20,7 @@ from noisyfit._transition import (
     posterior,
     proba_of,
     soft_confusion,
+    with_identity,
 )
 
 _FIRST_STAGE = 0.1  # of the epochs
@@ -54,6 +55,9 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
     guards : bool, default=True
         Mix an estimated row whose largest entry lies off the diagonal half and half with the
         identity: the network may otherwise learn two classes interchanged. False is as published.
+    identity_weight : float in [0, 1], default=0.0
+        Share of the identity that every matrix is mixed with, given or estimated (epsilon); 1 is
+        plain training. It counts on less noise than the matrix says. 0 as published.
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random (and
         mirrors colour images) and leaves tables alone.
@@ -132,6 +136,7 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
         warmup="auto",
         percentile="auto",
         guards=True,
+        identity_weight=0.0,
         augment="auto",
         clean_score="auto",
         random_state=None,
@@ -142,6 +147,7 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
         self.warmup = warmup
         self.percentile = percentile
         self.guards = guards
+        self.identity_weight = identity_weight
         self.augment = augment
         self.clean_score = clean_score
         self.random_state = random_state
@@ -160,17 +166,19 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
             check_integer(self.warmup, "warmup", 1)
         if self.percentile is not None and not is_auto(self.percentile):
             check_real(self.percentile, "percentile", 0, 100, closed="right")
+        check_bool(self.guards, "guards")
+        check_real(self.identity_weight, "identity_weight", 0, 1)
 
     def _begin(self, run):
         run.memory.log_transition = None
         self._n_first_ = 0
         if isinstance(self.transition, str):
-            self._n_first_ = self._first_stage(run)
+            self._n_first_ = run.last_stage = self._first_stage(run)
             run.learners[0].keep_start()
         else:
             matrix = given_transition(self.transition, run.n_classes)
+            matrix = with_identity(matrix, self.identity_weight)
             check_columns(matrix, self._n_given(run))
-            self._check_given(matrix)
             self._use(run, matrix)
 
     def _first_stage(self, run):
@@ -184,9 +192,6 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
 
     def _n_given(self, run):
         return run.data.y.bincount(minlength=run.n_classes).cpu().numpy()
-
-    def _check_given(self, matrix):
-        """Refuse a matrix of the caller that this correction cannot use."""
 
     def _guarded(self, matrix):
         """An estimated matrix that can be trained with."""
@@ -222,7 +227,9 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
             matrix = as_matrix(p[rows])
         else:
             matrix = as_matrix(soft_confusion(p, run.data.y))
-        self._use(run, self._guarded(matrix) if self.guards else matrix)
+        if self.guards:
+            matrix = self._guarded(matrix)
+        self._use(run, with_identity(matrix, self.identity_weight))
 
     def _loss(self, run, batch, t):
         (net,) = run.learners

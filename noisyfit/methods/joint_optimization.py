@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier
-from noisyfit._checks import check_integer, check_real, is_auto, is_one_of
+from noisyfit._checks import as_shares, check_bool, check_integer, check_real, is_auto, is_one_of
 from noisyfit._small_tables import epochs_before_doubt
 from noisyfit.losses import confidence_penalty, soft_cross_entropy
 
@@ -213,8 +213,9 @@ class JointOptimizationClassifier(BaseNoisyClassifier):
         check_real(self.lr_factor, "lr_factor", 0, closed="neither")
         if not is_auto(self.prior_momentum):
             check_real(self.prior_momentum, "prior_momentum", 0, 1, closed="left")
-        if not is_auto(self.retrain) and not isinstance(self.retrain, bool):
-            raise TypeError(f"retrain must be 'auto' or a bool, got {self.retrain!r}.")
+        if not is_auto(self.retrain):
+            check_bool(self.retrain, "retrain")
+        check_bool(self.soft_labels, "soft_labels")
         if not is_one_of(self.ring_dtype, _RING_DTYPES):
             raise ValueError(
                 f"ring_dtype must be one of {sorted(_RING_DTYPES)}, got {self.ring_dtype!r}."
@@ -241,7 +242,9 @@ class JointOptimizationClassifier(BaseNoisyClassifier):
         dtype = _RING_DTYPES[self.ring_dtype]
         memory.ring = torch.empty(n_slots, *given.shape, dtype=dtype, device=run.device)
         memory.ring[-1] = given  # stands for the predictions of rows not visited yet
+        run.last_stage = memory.warmup
         if memory.until < run.max_epochs:
+            run.last_stage = memory.until
             run.learners[0].keep_start()
 
     def _relabel_epochs(self, run):
@@ -251,7 +254,7 @@ class JointOptimizationClassifier(BaseNoisyClassifier):
             raise ValueError(
                 f"relabel_until={until} is longer than the training of max_epochs={n}."
             )
-        if self.retrain is False:
+        if not self.retrain:
             if not is_auto(until) and until < n:
                 raise ValueError(
                     f"retrain=False relabels in all max_epochs={n} epochs, got "
@@ -282,13 +285,7 @@ class JointOptimizationClassifier(BaseNoisyClassifier):
             return torch.full_like(given[0], 1 / run.n_classes)
         if isinstance(self.class_prior, str):
             return given.mean(0)
-        prior = torch.as_tensor(self.class_prior, dtype=torch.float32, device=run.device)
-        if prior.shape != (run.n_classes,) or (prior < 0).any() or not abs(prior.sum() - 1) <= 1e-4:
-            raise ValueError(
-                f"class_prior must hold {run.n_classes} shares that sum to 1, "
-                f"got {self.class_prior!r}."
-            )
-        return prior
+        return as_shares(self.class_prior, run.n_classes, run.device)
 
     def _lr_factor(self, schedule, epoch, max_epochs):
         until = self._relabel_epochs_

@@ -20,7 +20,7 @@ from noisyfit._bootstrap_mix import (
     predictions,
     soft_to_hard_temperature,
 )
-from noisyfit._checks import check_integer, check_real, is_auto
+from noisyfit._checks import check_bool, check_integer, check_real, check_splitter, is_auto
 from noisyfit._divide import agreement_with_doubted
 from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
 from noisyfit.augment import beta, mixup, random_permutation
@@ -82,8 +82,9 @@ class MCorrectionClassifier(BaseNoisyClassifier):
     track_augment : bool, default=False
         Evaluate the losses on random views, as published, instead of the rows as they are.
     guards : bool, default=True
-        Keep clean data whole: no label is corrected in an epoch that follows one in which the
-        network agreed with the doubted labels more often than by chance. False is as published.
+        Keep clean data whole: the mixture corrects no label in an epoch that follows one in which
+        the network agreed with the doubted labels more often than by chance; the static w of "ST"
+        stays. False is as published.
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``, before mixing. ``"auto"`` shifts images
         at random (and mirrors colour images) and leaves tables alone.
@@ -221,8 +222,10 @@ class MCorrectionClassifier(BaseNoisyClassifier):
         if not is_auto(self.static_weight):
             check_real(self.static_weight, "static_weight", 0, 1)
         check_real(self.lambda_r, "lambda_r", 0)
-        if self.splitter is not None and not hasattr(self.splitter, "transform_tensor"):
-            raise TypeError(f"splitter must come from noisyfit.mixtures, got {self.splitter!r}.")
+        for name in ("guards", "track_augment"):
+            check_bool(getattr(self, name), name)
+        if self.splitter is not None:
+            check_splitter(self.splitter, "splitter")
         if self.lookup is not None:
             check_integer(self.lookup, "lookup", 2)
             if self.splitter is not None:
@@ -232,6 +235,7 @@ class MCorrectionClassifier(BaseNoisyClassifier):
         memory = run.memory
         memory.variant = VARIANTS[self.variant.upper()]
         memory.guided_start, memory.boot_start = self._starts(run)
+        run.last_stage = 0 if memory.variant.target is None else memory.boot_start
         by_default = mixing_alpha(1.0 if self._on_table or run.has_views else 8.0, self._shape)
         memory.alpha = by_default if is_auto(self.alpha) else self.alpha
         memory.prior = class_shares(self.class_prior, run.data.y, run.n_classes)

@@ -3,7 +3,7 @@
 import torch
 
 from noisyfit._base import BaseNoisyClassifier
-from noisyfit._checks import check_real, is_one_of
+from noisyfit._checks import check_bool, check_real, is_one_of
 from noisyfit._early_learning import (
     EarlyLearningMixin,
     clamped_softmax,
@@ -192,8 +192,7 @@ class MomentELRClassifier(EarlyLearningMixin, BaseNoisyClassifier):
         if not is_one_of(self.combine, ("snr", "ratio", "adam")):
             raise ValueError(f"combine must be 'snr', 'ratio' or 'adam', got {self.combine!r}.")
         check_real(self.step_size, "step_size", 0, closed="neither")
-        if not isinstance(self.elr_mass, bool):
-            raise TypeError(f"elr_mass must be True or False, got {self.elr_mass!r}.")
+        check_bool(self.elr_mass, "elr_mass")
 
     def _begin(self, run):
         super()._begin(run)

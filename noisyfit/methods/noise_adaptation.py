@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier
-from noisyfit._checks import check_integer, check_real, is_auto, is_one_of
+from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
 from noisyfit._transition import (
     as_matrix,
     forward_corrected,
@@ -78,15 +78,18 @@ def inputs_of(layer):
 
 def last_linear(module, x, n_classes):
     """The linear layer whose output are the logits of `module`, tried on the batch `x`."""
-    linear = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-    if linear and linear[-1].out_features == n_classes:
-        with torch.no_grad(), inputs_of(linear[-1]) as received:
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    for layer in layers[::-1]:
+        if layer.out_features != n_classes:
+            continue
+        with torch.no_grad(), inputs_of(layer) as received:
             logits = module(x)
-        if len(received) == 1 and received[0].ndim == 2:
-            with torch.no_grad():
-                again = linear[-1](received[0])
-            if torch.allclose(again, logits, rtol=1e-3, atol=1e-5):
-                return linear[-1]
+        if len(received) != 1 or received[0].ndim != 2:
+            continue
+        with torch.no_grad():
+            again = layer(received[0])
+        if torch.allclose(again, logits, rtol=1e-3, atol=1e-5):
+            return layer
     raise ValueError(
         f"channel='complex' reads the input of the torch.nn.Linear that gives the {n_classes} "
         f"logits; {type(module).__name__} does not end in one. Use channel='simple', or a module "
@@ -231,6 +234,7 @@ class NoiseAdaptationClassifier(BaseNoisyClassifier):
         for name, names in (("channel", ("simple", "complex")), ("confusion", ("soft", "hard"))):
             if not is_one_of(getattr(self, name), names):
                 raise ValueError(f"{name} must be one of {names}, got {getattr(self, name)!r}.")
+        check_bool(self.guards, "guards")
         if not is_auto(self.warmup):
             check_integer(self.warmup, "warmup", 0)
         if self.top_k is not None:
@@ -241,7 +245,7 @@ class NoiseAdaptationClassifier(BaseNoisyClassifier):
     def _begin(self, run):
         (net,) = run.learners
         memory, n = run.memory, run.n_classes
-        memory.warmup = self._warmup_epochs(run)
+        memory.warmup = run.last_stage = self._warmup_epochs(run)
         memory.adapting = False
         memory.forbidden = None
         memory.bias = torch.zeros(n, n, device=run.device, requires_grad=True)

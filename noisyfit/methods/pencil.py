@@ -6,7 +6,7 @@ import warnings
 from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier
-from noisyfit._checks import check_integer, check_real, is_auto, is_one_of
+from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
 from noisyfit._small_tables import epochs_before_doubt
 from noisyfit.losses import confidence_penalty, cross_entropy
 
@@ -111,7 +111,7 @@ class PencilClassifier(BaseNoisyClassifier):
         The learnt labels; rows sum to 1.
     noise_rate_ : float
         Estimated share of wrong labels, ``1 - clean_proba_.mean()``.
-    label_logits_ : ndarray of shape (n_samples, n_classes)
+    label_logits_ : ndarray of shape (n_trained, n_classes)
         Logits of the learnt labels.
     dynamics_ : dict of ndarrays of shape (n_samples,)
         ``n_seen``, ``wrong_events``, ``margin`` and ``proba`` of the given labels, averaged over
@@ -213,6 +213,7 @@ class PencilClassifier(BaseNoisyClassifier):
         for name in ("warmup", "correct_until"):
             if not is_auto(getattr(self, name)):
                 check_integer(getattr(self, name), name, 0)
+        check_bool(self.double_softmax, "double_softmax")
         if not is_one_of(self.scale, ("sample", "code")):
             raise ValueError(f"scale must be 'sample' or 'code', got {self.scale!r}.")
         if self.scale == "code" and is_auto(self.label_lr):
@@ -228,6 +229,7 @@ class PencilClassifier(BaseNoisyClassifier):
             )
         memory, n_classes = run.memory, run.n_classes
         self._stages_ = start, end = self._stages(run)
+        run.last_stage = end
         memory.alpha = _COMPATIBILITY / n_classes if is_auto(self.alpha) else self.alpha
         memory.label_lr = self.label_lr
         if is_auto(self.label_lr):

@@ -106,6 +106,8 @@ class DetectionRocDisplay:
         if wrong.all() or not wrong.any():
             raise ValueError("A ROC curve needs both right and wrong labels.")
         named = clean_proba if isinstance(clean_proba, Mapping) else {name: clean_proba}
+        if not named:
+            raise ValueError("There is no curve to draw: the dict is empty.")
         doubts = {k: 1 - check_clean_proba(v, len(wrong)) for k, v in named.items()}
         curves = {k: tuple(roc_curve(wrong, doubt)[:2]) for k, doubt in doubts.items()}
         return cls(curves).plot(ax=ax)

@@ -112,6 +112,7 @@ class LossHistogramDisplay:
             losses = np.atleast_2d(estimator.losses_)
             check_scalar(net, "net", Integral, min_val=0, max_val=len(losses) - 1)
             mixture, label = _final_mixture(estimator, net), "Scaled loss (0 to 1)"
+            wrong = _of_trained(estimator, wrong, losses.shape[1])
             return cls._of_values(losses[net], wrong, bins, label, mixture).plot(ax=ax)
         if not hasattr(estimator, "clean_proba_"):
             raise ValueError(f"{type(estimator).__name__} has no losses_ and no clean_proba_.")
@@ -207,6 +208,16 @@ def n_described(values, mixture):
         return len(values)
     low, high = sorted([mixture["offset"], mixture["offset"] + mixture["span"]])
     return np.sum((values >= low - _TOLERANCE) & (values <= high + _TOLERANCE))
+
+
+def _of_trained(estimator, wrong, n_trained):
+    """The mask of the rows that were trained on; others were held out and have no loss."""
+    if wrong is None:
+        return None
+    wrong = check_wrong(wrong)
+    trained = getattr(estimator, "dynamics_", {"n_seen": np.ones(len(wrong))})["n_seen"] > 0
+    is_whole = len(wrong) == len(trained) and trained.sum() == n_trained
+    return wrong[trained] if is_whole else wrong
 
 
 def _final_mixture(estimator, net):

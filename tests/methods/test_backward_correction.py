@@ -9,6 +9,7 @@ from sklearn.datasets import make_blobs
 from torch import nn
 
 from noisyfit import CrossEntropyClassifier, Network
+from noisyfit.methods import forward_correction
 from noisyfit.methods.backward_correction import BackwardCorrectionClassifier
 from noisyfit.modules import SmallCNN
 from noisyfit.noise import sym_incl, transition
@@ -25,8 +26,16 @@ def nearly_singular(n, condition):
 def test_the_identity_is_plain_training_bit_for_bit():
     net = Network(max_epochs=5, lr=0.3)
     plain = CrossEntropyClassifier(net, random_state=0).fit(X, Y)
-    backward = BackwardCorrectionClassifier(net, transition=np.eye(3), random_state=0).fit(X, Y)
-    np.testing.assert_array_equal(plain.predict_proba(X), backward.predict_proba(X))
+    for params in ({"transition": np.eye(3)}, {"transition": T, "identity_weight": 1.0}):
+        backward = BackwardCorrectionClassifier(net, random_state=0, **params).fit(X, Y)
+        np.testing.assert_array_equal(plain.predict_proba(X), backward.predict_proba(X))
+
+
+def test_a_share_of_the_identity_makes_a_singular_matrix_usable():
+    net = Network(max_epochs=1)
+    params = {"transition": np.full((3, 3), 1 / 3), "identity_weight": 0.1}
+    clf = BackwardCorrectionClassifier(net, random_state=0, **params).fit(X, Y)
+    np.testing.assert_allclose(clf.transition_, 0.3 + 0.1 * np.eye(3))
 
 
 def test_the_true_matrix_is_as_good_as_clean_labels():
@@ -61,6 +70,18 @@ def test_the_condition_number_warns_and_then_refuses():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         BackwardCorrectionClassifier(net, transition=nearly_singular(3, 900)).fit(X, Y)
+
+
+def test_an_estimate_warns_of_its_condition_number_unless_it_is_guarded(monkeypatch):
+    estimate = nearly_singular(3, 2e3)
+    monkeypatch.setattr(forward_correction, "as_matrix", lambda rows: estimate)
+    net = Network(max_epochs=2)
+    with pytest.warns(UserWarning, match="condition number 2e"):
+        BackwardCorrectionClassifier(net, warmup=1, guards=False, random_state=0).fit(X, Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf = BackwardCorrectionClassifier(net, warmup=1, random_state=0).fit(X, Y)
+    assert np.linalg.cond(clf.transition_) <= 3
 
 
 def test_an_estimate_that_cannot_be_inverted_is_mended():

@@ -1,10 +1,13 @@
 """ELR: targets, loss, gradient, memory, and that it does not memorise."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import make_blobs
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
 from noisyfit import CrossEntropyClassifier, Network
 from noisyfit._early_learning import (
@@ -115,6 +118,55 @@ def test_targets_are_the_average_of_the_predictions_written_out():
     share = target / target.sum(1, keepdims=True)
     np.testing.assert_allclose(clf.refined_proba_, share, atol=1e-5)
     np.testing.assert_allclose(clf.clean_proba_, share[np.arange(90), Y], atol=1e-5)
+
+
+class Steep(nn.Linear):
+    """Starts with predictions that the clamp holds back."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__(n_features, n_classes)
+        nn.init.normal_(self.weight, std=8)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+def test_training_equals_a_loop_written_out(momentum):
+    class Spy(ELRClassifier):
+        def _begin(self, run):
+            super()._begin(run)
+            self._log = copy.deepcopy(run.learners[0].module), run.data.x, []
+
+        def _loss(self, run, batch, t):
+            self._log[2].append(batch.index)
+            return super()._loss(run, batch, t)
+
+    net = Network(Steep, max_epochs=3, batch_size=32, lr_schedule="constant")
+    clf = Spy(net, momentum=momentum, strength=3, warmup=1, random_state=0).fit(X, Y)
+    module, x, batches = clf._log
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    target, losses, n_clamped = torch.zeros(90, 3), [], 0
+    for step, index in enumerate(batches):
+        logits, y = module(x[index]), torch.from_numpy(Y)[index]
+        p = logits.softmax(1)
+        n_clamped += (p > 1 - 1e-4).sum()
+        p = p.clamp(1e-4, 1 - 1e-4)
+        seen = (p / p.sum(1, keepdim=True)).detach()
+        target[index] = momentum * target[index] + (1 - momentum) * seen  # first, then used
+        term = (1 - (target[index] * p).sum(1)).log()
+        loss = nn.functional.cross_entropy(logits, y) + (3 if step >= 3 else 0) * term.mean()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert n_clamped > 30
+    torch.testing.assert_close(
+        dict(clf.nets_[0].module_.named_parameters()),
+        dict(module.named_parameters()),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    np.testing.assert_allclose(clf.target_, target, atol=1e-5)
+    by_epoch = np.reshape(losses, (3, 3)).mean(1)
+    np.testing.assert_allclose([row["train_loss"] for row in clf.history_], by_epoch, rtol=1e-4)
 
 
 def test_half_precision_keeps_half_the_memory_and_nearly_the_result():

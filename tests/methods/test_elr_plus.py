@@ -104,6 +104,85 @@ def test_every_step_follows_the_loop_written_out(sharpens):
     np.testing.assert_allclose(clf.clean_proba_, clf.refined_proba_[np.arange(90), Y])
 
 
+class Steep(nn.Linear):
+    """Starts with predictions that the clamp holds back."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__(n_features, n_classes)
+        nn.init.normal_(self.weight, std=8)
+
+
+class Started(Recorded):
+    """Keeps what training starts from."""
+
+    def _begin(self, run):
+        super()._begin(run)
+        nets = copy.deepcopy([learner.module for learner in run.learners])
+        self._start = nets, run.data.x, run.generator.clone_state(), copy.deepcopy(run.rng)
+
+
+@pytest.mark.parametrize("ramp", [4, None])
+def test_training_equals_a_loop_written_out(ramp):
+    clf = Started(
+        Network(Steep, max_epochs=2, batch_size=32, lr_schedule="constant"),
+        momentum=0.7,
+        strength=3,
+        warmup=0,
+        strength_ramp=0,
+        alpha=1.0,
+        average_decay=0.6,
+        average_ramp=ramp,
+        ramp_unit="steps",
+        random_state=0,
+    ).fit(X, Y)
+    nets, x, generator, rng = clf._start
+    averages, labels = copy.deepcopy(nets), torch.eye(3)[torch.from_numpy(Y)]
+    optimizers = [
+        torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4) for net in nets
+    ]
+    target, losses, decays, n_clamped = torch.zeros(2, 90, 3), [], [], 0
+    for epoch, k in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        for b, index in enumerate(torch.randperm(90, generator=generator).split(32)):
+            lam = rng.beta(1.0, 1.0)
+            lam = max(lam, 1 - lam)
+            partner = index[torch.randperm(len(index), generator=generator)]
+            with torch.no_grad():
+                seen = averages[1 - k](x[index]).softmax(1)
+            target[k][index] = 0.7 * target[k][index] + 0.3 * seen
+            q, y, mixed = (
+                lam * values[index] + (1 - lam) * values[partner]
+                for values in (target[k], labels, x)
+            )
+            logits = nets[k](mixed)
+            p = logits.softmax(1)
+            n_clamped += (p > 1 - 1e-4).sum()
+            term = (1 - (q * p.clamp(1e-4, 1 - 1e-4)).sum(1)).log()
+            loss = nn.functional.cross_entropy(logits, y) + 3 * term.mean()
+            optimizers[k].zero_grad()
+            loss.backward()
+            optimizers[k].step()
+            losses.append(loss.item())
+            step = 3 * epoch + b + 1
+            if ramp is None:
+                decay = min(1 - 1 / (step + 1), 0.6)
+            else:
+                decay = 0.6 * np.exp(-5 * (1 - min(step + 1, ramp) / ramp) ** 2)
+            decays.append(decay)
+            with torch.no_grad():
+                for old, new in zip(averages[k].parameters(), nets[k].parameters(), strict=True):
+                    old.copy_(decay * old + (1 - decay) * new)
+    assert n_clamped > 30
+    trained = [net.module_ for net in clf.nets_]
+    for ours, theirs in zip(trained + clf._averages, nets + averages, strict=True):
+        torch.testing.assert_close(
+            dict(ours.named_parameters()), dict(theirs.named_parameters()), rtol=1e-4, atol=1e-5
+        )
+    np.testing.assert_allclose(clf.target_, target, atol=1e-5)
+    by_epoch = np.reshape(losses, (2, 6)).mean(1)
+    np.testing.assert_allclose([row["train_loss"] for row in clf.history_], by_epoch, rtol=1e-4)
+    assert [row["average_decay"] for row in clf.history_] == pytest.approx(decays[5::6])
+
+
 def test_networks_are_shuffled_apart():
     clf = Recorded(Network(max_epochs=1, batch_size=32), random_state=0).fit(X, Y)
     orders = [torch.cat([r[3].index for r, _ in clf._log if r[0] == k]) for k in range(2)]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.datasets import make_blobs
 from skorch.dataset import ValidSplit
+from torch.nn import functional
 
 from noisyfit import CrossEntropyClassifier, Network
 from noisyfit.methods.forward_correction import ForwardCorrectionClassifier
@@ -100,6 +101,69 @@ def test_a_first_stage_that_takes_all_epochs_still_leaves_an_estimate(kind, max_
     assert clf.transition_.shape == (3, 3)
 
 
+def test_confusion_weighs_the_given_labels_by_the_predictions():
+    y = pair(Y, 0.3, random_state=0).y
+    params = {"transition": "confusion", "warmup": 4, "guards": False, "random_state": 0}
+    clf = ForwardCorrectionClassifier(Network(max_epochs=4), **params).fit(X, y)
+    p = clf.predict_proba(X).astype(float)
+    expected = p.T @ np.eye(3)[y] / p.sum(0)[:, None]
+    np.testing.assert_allclose(clf.transition_, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_classes", [3, 18])
+def test_the_percentile_is_passed_over_with_few_classes_only(n_classes):
+    """Three per cent of the rows are more than half of one class in eighteen."""
+    X, y = make_blobs(10 * n_classes, n_features=4, centers=n_classes, random_state=0)
+    clf = ForwardCorrectionClassifier(Network(max_epochs=3), warmup=3, random_state=0).fit(X, y)
+    p = clf.predict_proba(X)
+    if n_classes == 3:
+        p = np.where(p < np.quantile(p, 0.97, axis=0, method="higher"), p, 0)
+    np.testing.assert_array_equal(clf.anchor_indices_, p.argmax(0))
+
+
+@pytest.mark.parametrize("first", [{"transition": T}, {"warmup": 3}, {"transition": "confusion"}])
+def test_a_weight_of_the_identity_is_mixed_into_every_matrix(first):
+    y = pair(Y, 0.3, random_state=0).y
+    raw, mixed = (
+        ForwardCorrectionClassifier(
+            Network(max_epochs=4), identity_weight=w, random_state=0, **first
+        ).fit(X, y)
+        for w in (0.0, 0.3)
+    )
+    assert np.abs(raw.transition_ - np.eye(3)).max() > 0.1
+    np.testing.assert_allclose(mixed.transition_, 0.7 * raw.transition_ + 0.3 * np.eye(3))
+    assert (raw.predict_proba(X) != mixed.predict_proba(X)).any()
+
+
+class Uncorrected(ForwardCorrectionClassifier):
+    """The stages, with plain cross-entropy in both."""
+
+    def _corrected(self, run, logits, y):
+        return functional.cross_entropy(logits, y, reduction="none")
+
+
+@pytest.mark.parametrize("kind", ["anchor", "confusion"])
+def test_identity_alone_is_plain_training_bit_for_bit_after_the_first_stage_or_without(kind):
+    y = pair(Y, 0.3, random_state=0).y
+    net = Network(max_epochs=6)
+    plain = CrossEntropyClassifier(net, random_state=0).fit(X, y)
+    given = ForwardCorrectionClassifier(net, transition=T, identity_weight=1, random_state=0)
+    np.testing.assert_array_equal(given.fit(X, y).predict_proba(X), plain.predict_proba(X))
+    stages = {"transition": kind, "warmup": 2, "random_state": 0}
+    staged = Uncorrected(net, **stages).fit(X, y)
+    estimated = ForwardCorrectionClassifier(net, identity_weight=1, **stages).fit(X, y)
+    np.testing.assert_array_equal(estimated.predict_proba(X), staged.predict_proba(X))
+    np.testing.assert_array_equal(estimated.transition_, np.eye(3))
+
+
+def test_a_class_that_the_matrix_calls_impossible_is_possible_with_some_identity():
+    matrix = [[1, 0, 0], [0, 0, 1], [0, 0, 1]]
+    clf = ForwardCorrectionClassifier(
+        Network(max_epochs=1), transition=matrix, identity_weight=0.1, random_state=0
+    ).fit(X, Y)
+    assert clf.transition_[1].tolist() == pytest.approx([0, 0.1, 0.9])
+
+
 def test_the_evidence_is_the_posterior_of_the_true_label():
     y = pair(Y, 0.3, random_state=0).y
     clf = ForwardCorrectionClassifier(Network(max_epochs=6), random_state=0).fit(X, y)
@@ -162,6 +226,10 @@ def test_corrected_digits_beat_plain_training(digits):
         ({"percentile": 0}, "percentile"),
         ({"percentile": 101}, "percentile"),
         ({"percentile": "high"}, "percentile"),
+        ({"guards": 1}, "guards"),
+        ({"identity_weight": -0.1}, "identity_weight"),
+        ({"identity_weight": 1.1}, "identity_weight"),
+        ({"identity_weight": "auto"}, "identity_weight"),
     ],
 )
 def test_bad_parameters_are_refused(params, match):

@@ -154,6 +154,27 @@ def test_the_second_step_trains_a_fresh_network_on_labels_that_stand_still():
     assert (clf.dynamics_["n_seen"] == 6).all()
 
 
+def test_the_second_step_is_cross_entropy_with_the_refined_labels_and_nothing_else():
+    noisy, seen = sym_incl(Y, 0.4, random_state=0).y, []
+
+    class Spy(JointOptimizationClassifier):
+        def _loss(self, run, batch, t):
+            loss = super()._loss(run, batch, t)
+            if t >= 3:
+                logits = run.learners[0](run.view(batch.x)).detach()
+                seen.append((loss.item(), logits, batch.index))
+            return loss
+
+    clf = Spy(
+        Network(max_epochs=6), alpha=1.2, beta=0.8, warmup=1, relabel_until=3, random_state=0
+    ).fit(X, noisy)
+    refined = torch.tensor(clf.refined_proba_)
+    assert (refined - torch.eye(3)[noisy]).abs().max() > 0.1
+    for loss, logits, index in seen:
+        expected = -(refined[index] * logits.log_softmax(1)).sum() / len(index)
+        assert loss == pytest.approx(expected.item(), rel=1e-4)
+
+
 def test_stages_follow_from_the_number_of_epochs():
     def first_step(X, **params):
         clf = JointOptimizationClassifier(Network(max_epochs=20), **params)

@@ -1,5 +1,7 @@
 """M-correction: targets, losses, phases, the mixture it keeps, and its safety."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -31,6 +33,7 @@ from noisyfit.plots import LossHistogramDisplay
 
 X, Y = make_blobs(128, n_features=8, centers=3, cluster_std=3, random_state=0)
 NOISY = sym_incl(Y, 0.4, random_state=0)
+SKEWED = np.where((NOISY.y == 2) & (np.arange(len(X)) % 4 > 0), 0, NOISY.y)
 
 
 def draws(n=7, n_classes=4, seed=0):
@@ -241,6 +244,94 @@ class Captured(MCorrectionClassifier):
         self.kept.append(self.last)
 
 
+class WithNorm(nn.Sequential):
+    def __init__(self, n_features, n_classes):
+        super().__init__(nn.Linear(n_features, 8), nn.BatchNorm1d(8), nn.Linear(8, n_classes))
+
+
+class Compared(MCorrectionClassifier):
+    """Keeps loss and gradient of each step, beside the same written out."""
+
+    def _train_epoch(self, run, epoch):
+        self._rng = copy.deepcopy(run.rng)
+        super()._train_epoch(run, epoch)
+
+    def _loss(self, run, batch, t):
+        module = run.learners[0].module
+        start, drawn = copy.deepcopy(module), run.generator.clone_state()
+        loss = super()._loss(run, batch, t)
+        partner = torch.randperm(len(batch.y), generator=drawn)
+        expected = self._written_out(start, run.memory, batch, int(t), partner)
+        ours, theirs = (
+            (value, torch.autograd.grad(value, list(net.parameters()), retain_graph=True))
+            for value, net in ((loss, module), (expected, start))
+        )
+        self._log.append((int(t), ours, theirs))
+        return loss
+
+    def _written_out(self, net, memory, batch, epoch, partner):
+        """A plain epoch, then for "MD" two of guided mixing, then three of corrected targets."""
+        x, y, eye = batch.x, batch.y, torch.eye(3)
+        mixes, guided = self.variant[0] == "M", self.variant[:2] == "MD" and epoch > 0
+        corrects = "-" in self.variant and epoch > 2
+        delta, share = 1.0, torch.ones(len(y))
+        w = torch.full((len(y),), {"ST-S": 0.05, "ST-H": 0.2}.get(self.variant, 0.0))
+        if mixes:
+            alpha = 32 if guided else 0.5
+            delta = self._rng.beta(alpha, alpha)
+            share = torch.full((len(y),), delta)
+        if self.variant[:2] != "ST" and (guided or corrects):
+            losses = nn.functional.cross_entropy(net.eval()(x), y, reduction="none").detach()
+            w = (1 - memory.splitter.transform_tensor(losses)).clamp(1e-4, 1 - 1e-4)
+        if guided:
+            share = (1 - w) / (1 - w + 1 - w[partner])
+        with torch.no_grad():
+            own = net.train()(x)
+        mixed = share[:, None] * x + (1 - share[:, None]) * x[partner]
+        log_h = net(mixed).log_softmax(1)
+        labels = eye[y]
+        if corrects:
+            temperature = {3: 1.0, 4: 0.5005, 5: 0.001}[epoch]
+            target = {
+                "S": own.softmax(1),
+                "H": eye[own.argmax(1)],
+                "SH": (own / temperature).softmax(1),
+            }[self.variant.split("-")[-1]]
+            labels = (1 - w[:, None]) * labels + w[:, None] * target
+            delta = 0.5 if guided else delta
+        labels = delta * labels + (1 - delta) * labels[partner]
+        loss = -(labels * log_h).sum(1).mean()
+        if mixes and corrects:
+            prior = np.bincount(SKEWED) / len(SKEWED)
+            prior = torch.tensor(prior if self.class_prior == "auto" else self.class_prior)
+            loss = loss + self.lambda_r * (prior * (prior / log_h.exp().mean(0)).log()).sum()
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("variant", "class_prior"),
+    [(variant, "auto") for variant in VARIANTS] + [("M-DYR-S", [0.2, 0.3, 0.5])],
+)
+def test_every_step_follows_the_loss_written_out(variant, class_prior):
+    clf = Compared(
+        Network(WithNorm, max_epochs=6, batch_size=50),
+        variant=variant,
+        guided_start=2,
+        bootstrap_start=4,
+        temperature_epochs=3,
+        alpha=0.5,
+        lambda_r=0.7,
+        class_prior=class_prior,
+        guards=False,
+        random_state=0,
+    )
+    clf._log = []
+    clf.fit(X, SKEWED)
+    assert [epoch for epoch, *_ in clf._log] == np.repeat(range(6), 3).tolist()
+    for _, ours, theirs in clf._log:
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, check_dtype=False)
+
+
 def test_weights_come_from_the_mixture_of_the_epoch_before():
     net = Network(max_epochs=4, batch_size=64)
     clf = Captured(net, bootstrap_start=3, guards=False, random_state=0).fit(X, NOISY.y)
@@ -345,6 +436,19 @@ def test_guard_stops_corrections_where_the_network_agrees_with_doubted_labels():
     assert shares[True][-1] == 0
 
 
+@pytest.mark.parametrize(("variant", "weight"), [("M-DYR-H", 0.0), ("DY-S", 0.0), ("ST-H", 0.2)])
+def test_after_a_failed_guard_only_static_weights_correct(variant, weight):
+    class Failing(Captured):
+        def _end_epoch(self, run, epoch):
+            super()._end_epoch(run, epoch)
+            run.memory.doubts = torch.zeros((), dtype=torch.bool)
+
+    net = Network(max_epochs=2, batch_size=64)
+    clf = Failing(net, variant=variant, bootstrap_start=2, random_state=0).fit(X, NOISY.y)
+    w, _, _ = clf.kept[1]
+    torch.testing.assert_close(w, torch.full((64,), weight))
+
+
 def test_tracking_on_random_views_sees_other_losses():
     net, fits = Network(max_epochs=3), {}
     for flag in (False, True):
@@ -357,6 +461,18 @@ def test_tracking_on_random_views_sees_other_losses():
     proba = raw.predict_proba(X)[np.arange(len(X)), NOISY.y]
     scaled = (-np.log(proba) - raw.bmm_["lo"]) / (raw.bmm_["hi"] - raw.bmm_["lo"])
     np.testing.assert_allclose(raw.losses_[0], scaled, atol=1e-4)
+
+
+def test_tracking_on_views_that_change_nothing_sees_the_losses_of_the_rows():
+    """In evaluation mode, then: batch statistics would give others."""
+    net, fits = Network(WithNorm, max_epochs=3, batch_size=50), []
+    for flag in (False, True):
+        clf = MCorrectionClassifier(
+            net, augment=lambda x, generator: x, track_augment=flag, random_state=0
+        )
+        fits.append(clf.fit(X, NOISY.y))
+    np.testing.assert_allclose(fits[1].losses_, fits[0].losses_, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fits[1].predict_proba(X), fits[0].predict_proba(X), atol=1e-6)
 
 
 def test_table_of_two_points_gives_two_values_of_doubt():

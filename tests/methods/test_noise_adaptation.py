@@ -1,6 +1,7 @@
 """Noise adaptation: the channel, its start, and the layer that it reads."""
 
 import pickle
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -149,14 +150,45 @@ def test_the_evidence_is_the_posterior_of_the_true_label(channel):
 
 
 @CHANNELS
-@pytest.mark.parametrize("max_epochs", [1, 3])
-def test_training_without_warm_up_starts_from_the_given_rate(channel, max_epochs):
+@pytest.mark.parametrize(("max_epochs", "rate", "kept"), [(1, 0.3, 0.7), (3, "auto", 0.8)])
+def test_training_without_warm_up_starts_from_the_rate(channel, max_epochs, rate, kept):
     net = Network(max_epochs=max_epochs, lr=1e-4)
-    clf = Spy(net, channel=channel, warmup=0, noise_rate=0.3, random_state=0).fit(X, Y)
-    np.testing.assert_allclose(np.diag(clf._at_start), 0.7, rtol=0.05)
+    clf = Spy(net, channel=channel, warmup=0, noise_rate=rate, random_state=0).fit(X, Y)
+    np.testing.assert_allclose(np.diag(clf._at_start), kept, rtol=0.03)
     if channel == "complex":
         width = np.sqrt(6 / (3 + 128))
         assert 0.45 * width < clf._weight_at_start.abs().max() <= 0.5 * width
+
+
+def test_one_step_through_the_complex_channel_also_moves_what_makes_the_features():
+    """One batch of all rows, with the same step taken by hand."""
+
+    class AtStart(Spy):
+        def _start_channel(self, run):
+            super()._start_channel(run)
+            self._module = deepcopy(run.learners[0].module)
+
+    net = Network(
+        MLP,
+        module__hidden=(8,),
+        max_epochs=1,
+        batch_size=90,
+        lr=0.5,
+        lr_schedule="constant",
+        optimizer__momentum=0.0,
+        optimizer__nesterov=False,
+        optimizer__weight_decay=0.0,
+        normalize=None,
+    )
+    clf = AtStart(net, channel="complex", warmup=0, random_state=0).fit(X, Y)
+    module, x = clf._module, torch.tensor(X, dtype=torch.float32)
+    h, p = module.features(x), module(x).softmax(1)
+    bias = torch.tensor(clf._at_start).log()
+    channel = torch.einsum("ijd,td->tij", clf._weight_at_start, h) + bias
+    given = channel.softmax(2)[torch.arange(90), :, Y]  # (90, true)
+    (-(p * given).sum(1).log().mean()).backward()
+    for start, end in zip(module.parameters(), clf.nets_[0].module_.parameters(), strict=True):
+        torch.testing.assert_close(end, start - 0.5 * start.grad, rtol=0, atol=1e-6)
 
 
 def test_a_sparse_channel_stays_sparse():

@@ -100,8 +100,8 @@ def softmax(z):
     return e / e.sum()
 
 
-@pytest.mark.parametrize("loss_weight", [1.0, 5.0])
-def test_one_backward_pass_moves_network_and_labels(loss_weight):
+@pytest.mark.parametrize(("loss_weight", "double"), [(1.0, False), (5.0, False), (5.0, True)])
+def test_one_backward_pass_moves_network_and_labels(loss_weight, double):
     """A linear network, one batch of all rows, written out in loops."""
     net = Network(
         nn.Linear(4, 3),
@@ -114,13 +114,17 @@ def test_one_backward_pass_moves_network_and_labels(loss_weight):
         normalize=None,
     )
     params = {"alpha": 0.3, "beta": 0.7, "warmup": 0, "init_scale": 2.0, "random_state": 0}
+    params["double_softmax"] = double
     clf = PencilClassifier(net, label_lr=0.5, loss_weight=loss_weight, **params).fit(X, Y)
     weight, bias = (p.detach().numpy().astype(float) for p in net.module.parameters())
     expected_u, grad = np.zeros((90, 3)), np.zeros(3)
     for i in range(90):
         f, g = softmax(weight @ X[i].astype(np.float32) + bias), np.eye(3)[Y[i]]
         d = softmax(2.0 * g)
-        expected_u[i] = 2.0 * g - 0.5 * ((d - f) + 3 * 0.3 * (d - g))
+        of_given = d - g
+        if double:
+            of_given = d * (softmax(d) - g - d @ (softmax(d) - g))
+        expected_u[i] = 2.0 * g - 0.5 * ((d - f) + 3 * 0.3 * of_given)
         h, log_f = np.log(f) - np.log(d), np.log(f)
         grad += (f * (h - f @ h) - 0.7 * f * (log_f - f @ log_f)) / (90 * 3)
     np.testing.assert_allclose(clf.label_logits_, expected_u, atol=1e-5)
@@ -148,6 +152,27 @@ def test_labels_move_in_the_second_stage_only_and_the_rates_are_the_published_on
     rates = [row["lr"] for row in clf.history_]
     assert rates == pytest.approx([0.06] * 4 + [0.2, 0.02, 0.002])
     assert (clf.dynamics_["n_seen"] == 7).all()
+
+
+def test_the_last_stage_is_the_weighted_divergence_from_the_learnt_labels_alone():
+    noisy, seen = sym_incl(Y, 0.4, random_state=0).y, []
+
+    class Spy(PencilClassifier):
+        def _loss(self, run, batch, t):
+            loss = super()._loss(run, batch, t)
+            if t >= 4:
+                f = run.learners[0](run.view(batch.x)).detach().softmax(1)
+                seen.append((loss.item(), f, batch.index))
+            return loss
+
+    net = Network(max_epochs=6)
+    stages = {"warmup": 1, "correct_until": 4}
+    clf = Spy(net, beta=0.7, loss_weight=5.0, **stages, random_state=0).fit(X, noisy)
+    d = torch.tensor(clf.label_logits_).softmax(1)
+    assert len(seen) == 4
+    for loss, f, index in seen:
+        expected = 5 * (f * (f.log() - d[index].log())).sum() / (3 * len(index))
+        assert loss == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_labels_that_stand_still_are_plain_training_up_to_chance():

@@ -1,5 +1,6 @@
 """Robust losses in training: memorisation, warm-up, clipping, and the two phases of truncation."""
 
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -8,11 +9,17 @@ import torch
 from sklearn.datasets import make_blobs
 from sklearn.metrics import roc_auc_score
 from skorch.dataset import ValidSplit
+from torch import nn
 from torch.nn import functional
 
 from noisyfit import CrossEntropyClassifier, Network
 from noisyfit.losses import gce
-from noisyfit.methods.robust_loss import RobustLossClassifier, believed_rows
+from noisyfit.methods.robust_loss import (
+    RobustLossClassifier,
+    believed_rows,
+    check_loss,
+    mean_negentropy,
+)
 from noisyfit.modules import MLP
 from noisyfit.noise import sym_incl
 
@@ -78,7 +85,7 @@ def test_warmup_epochs_use_cross_entropy(warmup, n_plain):
         return gce(logits, y)
 
     clf = RobustLossClassifier(NET, loss=loss, warmup=warmup, random_state=0).fit(X, Y)
-    assert len(calls) == 3 * (6 - n_plain)
+    assert len(calls) == 1 + 3 * (6 - n_plain)  # one to try it
     assert len(clf.history_) == 6
 
 
@@ -107,6 +114,38 @@ def test_l1_adds_the_sum_of_absolute_weights():
     total = sum(w.abs().sum().item() for w in free.nets_[0].module_.parameters())
     added = held.history_[0]["train_loss"] - free.history_[0]["train_loss"]
     assert added == pytest.approx(0.01 * total, rel=1e-5)
+
+
+def test_entropy_term_is_that_of_the_mean_prediction():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(5, 4))
+    mean = np.mean([np.exp(row) / np.exp(row).sum() for row in z], axis=0)
+    expected = sum(m * np.log(m) for m in mean)
+    assert mean_negentropy(torch.tensor(z)).item() == pytest.approx(expected)
+    even = (20 * torch.eye(3)).requires_grad_()  # certain rows, all classes
+    value = mean_negentropy(even)
+    value.backward()
+    assert value.item() == pytest.approx(-np.log(3), abs=1e-6)
+    assert even.grad.abs().max() < 1e-6
+    one = torch.tensor([[300.0, 0.0]] * 2, requires_grad=True)
+    mean_negentropy(one).backward()
+    assert torch.isfinite(one.grad).all()
+
+
+def test_entropy_adds_its_term_and_keeps_classes_in_use():
+    still = Network(MLP, max_epochs=1, lr=1e-30, batch_size=90, optimizer__weight_decay=0.0)
+    free, held = (
+        RobustLossClassifier(still, entropy=value, random_state=0).fit(X, Y) for value in (0.0, 0.5)
+    )
+    mean = held.predict_proba(X).mean(0)
+    added = held.history_[0]["train_loss"] - free.history_[0]["train_loss"]
+    assert added == pytest.approx(0.5 * (mean * np.log(mean)).sum(), rel=1e-4)
+    y = np.where(np.arange(90) < 80, 0, Y)
+    of_largest = [
+        RobustLossClassifier(NET, entropy=value, random_state=0).fit(X, y).predict_proba(X)[:, 0]
+        for value in (0.0, 5.0)
+    ]
+    assert of_largest[1].mean() < of_largest[0].mean() - 0.2
 
 
 def test_rows_are_believed_above_k():
@@ -192,6 +231,42 @@ def test_second_phase_is_gce_on_the_rows_above_k():
     assert 0 < clf.selected_.sum() < 90
 
 
+class Normalised(nn.Sequential):
+    """A prediction in training mode depends on the other rows and on chance."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__(
+            nn.Linear(n_features, 16), nn.BatchNorm1d(16), nn.Dropout(), nn.Linear(16, n_classes)
+        )
+
+
+def test_rows_are_chosen_by_a_pass_in_evaluation_mode():
+    noisy, differs = sym_incl(Y, 0.4, random_state=0).y, []
+
+    class Spy(Pruned):
+        def _prune(self, run):
+            module, rows = deepcopy(run.learners[0].module), torch.arange(90)
+            x = run.plain(next(iter(run.data.batches(90))).x)
+            training, evaluation = (
+                module.train(mode)(x).softmax(1)[rows, run.data.y] > 0.5 for mode in (True, False)
+            )
+            super()._prune(run)
+            assert torch.equal(run.memory.kept > 0, evaluation)
+            differs.append((training != evaluation).any())
+
+    Spy(
+        Network(Normalised, max_epochs=6, batch_size=32),
+        loss="truncated_gce",
+        warmup=2,
+        prune_start=3,
+        prune_interval=1,
+        guards=False,
+        random_state=0,
+    ).fit(X, noisy)
+    assert len(differs) == 3
+    assert all(differs)
+
+
 def test_k_zero_is_gce():
     two_phases, one = (
         RobustLossClassifier(NET, loss=loss, loss_params=params, random_state=0)
@@ -261,9 +336,18 @@ def test_selected_covers_all_rows_given_to_fit():
         ({"loss": gce, "loss_params": {"q": 0.7}}, "belong to named losses"),
         ({"loss": lambda logits, y: logits.mean()}, "one number per row"),
         ({"loss": lambda logits, y: 1.0}, "one number per row"),
+        ({"loss": lambda logits, y: logits.mean(0)}, "one number per row"),
+        ({"loss": lambda logits, y: logits.argmax(1)}, "one number per row"),
+        ({"loss": lambda logits, y: logits.detach().numpy()[:, 0]}, "one number per row"),
+        ({"loss": lambda logits, y: gce(logits.detach(), y)}, "no gradient"),
+        ({"loss": lambda logits, y: y * torch.ones((), requires_grad=True)}, "no gradient"),
+        ({"loss": lambda logits, y: gce(logits, y).log1p().sub(9).log()}, "not finite"),
+        ({"loss": lambda logits, y: (0 * gce(logits, y)).sqrt()}, "not finite"),
         ({"warmup": -1}, "warmup"),
         ({"warmup": 51}, "warmup=51 is more than max_epochs=50"),
         ({"l1": -1}, "l1"),
+        ({"entropy": -1}, "entropy"),
+        ({"entropy": "auto"}, "entropy"),
         ({"prune_start": 0}, "prune_start"),
         ({"prune_start": 1.5}, "prune_start"),
         ({"prune_interval": 0}, "prune_interval"),
@@ -273,5 +357,15 @@ def test_selected_covers_all_rows_given_to_fit():
     ],
 )
 def test_bad_parameters_are_refused_before_training(params, match):
+    class Untrained(RobustLossClassifier):
+        def _train_epoch(self, run, epoch):
+            pytest.fail("trained")
+
     with pytest.raises((ValueError, TypeError), match=match):
-        RobustLossClassifier(warmup=params.pop("warmup", 0), **params).fit(X, Y)
+        Untrained(**params).fit(X, Y)
+
+
+def test_trying_a_loss_leaves_no_gradient_behind():
+    weight = torch.ones((), requires_grad=True)
+    check_loss(lambda logits, y: weight * gce(logits, y), 5, "cpu")
+    assert weight.grad is None
