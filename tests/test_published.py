@@ -136,7 +136,7 @@ def groups_of(name, shape, n_classes):
     net.initialize()
     names = {id(p): name for name, p in net.module_.named_parameters()}
     return [
-        (group["weight_decay"], [names[id(p)] for p in group["params"]])
+        (group["weight_decay"], sorted(names[id(p)] for p in group["params"]))
         for group in net.optimizer_.param_groups
     ]
 
@@ -144,7 +144,7 @@ def groups_of(name, shape, n_classes):
 def test_symmetric_cross_entropy_decays_the_hidden_layer_alone_by_keras_rule():
     """Twice Keras' 0.01; the decay of 1e-4 in its script is one of the learning rate."""
     hidden, others = groups_of("sce/cifar10", (3, 32, 32), 10)
-    assert hidden == (2e-2, ["body.22.weight", "body.22.bias"])
+    assert hidden == (2e-2, ["body.22.bias", "body.22.weight"])
     assert others[0] == 0
 
 
@@ -240,7 +240,7 @@ def test_shortened_to_the_whole_length_changes_nothing():
         ("truncated_gce/cifar10", 40, {"prune_start": 13, "prune_interval": 3}),
         ("dividemix/cifar10-sym90", 60, {"warmup": 2, "ramp_up": 3.2, "loss_history": 1}),
         ("pencil/cifar10-sym", 32, {"warmup": 7, "correct_until": 20}),
-        ("sce/cifar10", 60, {"net__lr_schedule": KerasDecay(Step([20, 40]), 391e-4 * 2)}),
+        ("sce/cifar10", 60, {"net__lr_schedule": KerasDecay(Step([20, 40]), 2e-4 * 391)}),
         ("elr/cifar10-sym", 75, {"net__lr_schedule": CosineRestarts(5), "net__max_epochs": 75}),
         ("elr/cifar10-sym", 74, {"net__lr_schedule": CosineRestarts(5), "net__max_epochs": 75}),
         ("elr/cifar10-sym", 10, {"net__lr_schedule": CosineRestarts(2), "net__max_epochs": 10}),
@@ -283,10 +283,10 @@ def test_labels_of_the_test_images_leave_the_fit_as_it_is(name, monkeypatch, cap
     """A network that was best on test images once chose the rows of truncated GCE."""
     setting = narrow(SETTINGS[name])
     if "prune_start" in setting.params:  # some rows have reached this probability, some have not
-        setting.params["loss_params"]["k"] = 0.1
+        setting = replace(setting, params=setting.params | {"loss_params": {"k": 0.1}})
     right = np.arange(40) % 10
     fits, scores = [], []
-    for y_test in (right, np.random.default_rng(1).permutation(right)):
+    for y_test in (right, np.random.default_rng(1).integers(10, size=40)):
         fits.append(train(monkeypatch, setting, y_test))
         scores.append(capsys.readouterr().out.splitlines()[1:3])
     first, second = fits
@@ -310,7 +310,7 @@ def test_only_truncated_gce_holds_noisy_rows_out():
         np.testing.assert_array_equal(first, again)
 
 
-def test_scores_of_the_epochs_are_those_of_a_fit_that_is_told_the_test_images(monkeypatch, capsys):
+def test_command_scores_the_last_network_and_keeps_test_images_out_of_the_fit(monkeypatch, capsys):
     setting = narrow(SETTINGS["mixup/cifar10-sym20"])
     y_test = np.arange(40) % 10
     clf = train(monkeypatch, setting, y_test, 2)
@@ -322,9 +322,9 @@ def test_scores_of_the_epochs_are_those_of_a_fit_that_is_told_the_test_images(mo
 
 
 def test_command_without_scikit_learns_callbacks_prints_dashes(monkeypatch, capsys):
-    monkeypatch.delattr(methods.MixupClassifier, "set_callbacks", raising=False)
     for base in methods.MixupClassifier.__mro__:
-        monkeypatch.delattr(base, "set_callbacks", raising=False)
+        if "set_callbacks" in vars(base):
+            monkeypatch.delattr(base, "set_callbacks")
     train(monkeypatch, narrow(SETTINGS["mixup/cifar10-sym20"]), np.arange(40) % 10, 1)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].endswith("mean of the last ten -")
@@ -439,15 +439,18 @@ PUBLISHED = {
     | {"prune_start": 79, "prune_interval": 10, "net__lr_schedule": Step([80, 120])},
     "sce/mnist": {"net__lr": 0.1, "net__max_epochs": 50, "warmup": 0, "net__normalize": None}
     | {"loss_params": {"alpha": 0.01, "beta": 1, "log_zero": math.log(1e-4)}}
-    | {"net__lr_schedule": KerasDecay(Step([11, 31]), 469e-4), "net__optimizer__weight_decay": 0},
+    | {
+        "net__lr_schedule": KerasDecay(Step([11, 31]), 1e-4 * 469),
+        "net__optimizer__weight_decay": 0,
+    },
     "sce/cifar10": {"net__lr": 0.01, "net__max_epochs": 120, "warmup": 0}
     | {"loss_params": {"alpha": 0.1, "beta": 1, "log_zero": math.log(1e-4)}}
-    | {"net__lr_schedule": KerasDecay(Step([41, 81]), 391e-4)},
+    | {"net__lr_schedule": KerasDecay(Step([41, 81]), 1e-4 * 391)},
     "sce/cifar100": {"net__lr": 0.1, "net__max_epochs": 150, "warmup": 0}
     | {"loss_params": {"alpha": 6, "beta": 0.1, "log_zero": math.log(1e-4)}}
     | {"net__lr_schedule": KerasDecay(Step([81, 121]), 5e-3 * 391), "net__module__depth": 44},
     "label_smoothing/cifar10": {"loss_params": {"smoothing": 0.1}, "warmup": 0, "net__lr": 0.01}
-    | {"net__lr_schedule": KerasDecay(Step([41, 81]), 391e-4)},
+    | {"net__lr_schedule": KerasDecay(Step([41, 81]), 1e-4 * 391)},
     "nce+rce/mnist": CLIPPED
     | {"loss_params": {"alpha": 1, "beta": 10}, "net__lr": 0.01, "net__max_epochs": 50}
     | {"net__lr_schedule": Cosine(0.1), "net__optimizer__weight_decay": 1e-2}
@@ -473,7 +476,7 @@ PUBLISHED = {
     "anl_ce/cifar100": {"loss_params": {"alpha": 10, "beta": 1, "p_min": 1e-7}, "l1": 5e-7}
     | {"net__optimizer__weight_decay": 0},
     "bootstrapping/cifar10-soft": {"kind": "soft", "weight": 0.05, "detach_target": False}
-    | {"warmup": 0, "net__lr_schedule": KerasDecay(Step([41, 81]), 391e-4)},
+    | {"warmup": 0, "net__lr_schedule": KerasDecay(Step([41, 81]), 1e-4 * 391)},
     "bootstrapping/cifar10-hard": {"kind": "hard", "weight": 0.2, "warmup": 0}
     | {"net__lr": 0.01, "net__max_epochs": 120},
     "forward/cifar10": ANCHOR

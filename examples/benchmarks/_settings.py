@@ -3,6 +3,7 @@
 Every function here enters those of one paper; `published.py` trains them.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ from noisyfit.schedules import CosineRestarts, LinearDecay, Step
 
 CIFAR10 = ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010])
 CIFAR100 = ([0.507, 0.487, 0.441], [0.267, 0.256, 0.276])
+NO_SCALE = [1.0, 1.0, 1.0]  # where a paper subtracts the mean and leaves the spread
 CLOTHING1M = ([0.6959, 0.6537, 0.6371], [0.3113, 0.3192, 0.3214])
 CROPS = CropFlip(4)
 SYM, EXCL, ASYM = "sym_incl", "sym_excl", "asym_cifar10"
@@ -74,6 +76,21 @@ def pretrained(lr, epochs, schedule, batch=64):
     return sgd(
         TorchvisionBackbone, lr, epochs, schedule, 1e-3, CLOTHING1M, batch, **backbone, **workers
     )
+
+
+@dataclass(frozen=True)
+class KerasDecay:
+    """Drops times Keras' learning-rate decay, ``1 / (1 + decay * step)``, as its mean in an epoch.
+
+    `per_epoch` is the decay times the steps of an epoch.
+    """
+
+    drops: Step
+    per_epoch: float
+
+    def __call__(self, epoch, max_epochs):
+        since_start = self.per_epoch / (1 + self.per_epoch * epoch)
+        return self.drops(epoch, max_epochs) * math.log1p(since_start) / self.per_epoch
 
 
 def dividemix():
@@ -201,8 +218,9 @@ def early_learning():
         target = {"momentum": beta, "strength": strength, "warmup": 0}
         add(f"elr/{data}", "ELRClassifier", net, noise_, **target)
         net = clone(net).set_params(lr_schedule=restarts, max_epochs=150)
-        note = "momentum and strength of ELR; the text gives none"
-        add(f"moment_elr/{data}", "MomentELRClassifier", net, noise_, note, **target)
+        note = "momentum and strength of ELR, for none are given; full mass from the first visit"
+        moments = target | {"elr_mass": False}
+        add(f"moment_elr/{data}", "MomentELRClassifier", net, noise_, note, **moments)
         resnet = sgd(PreActResNet18, 0.02, 200, [150], 5e-4, statistics)
         ramps = {"alpha": 1, "average_decay": 0.997, "average_ramp": 40000, "ramp_unit": "steps"}
         ramps |= {"strength_ramp": 0, "sharpen_target": False}
@@ -230,7 +248,7 @@ def joint_optimization():
         ("sym70", (SYM, 0.7), 0.08, 1.2, 0.8),
         ("asym40", (ASYM, 0.4), 0.03, 0.8, 0.4),
     ):
-        net = sgd(PreActResNet32, 0.2, 320, [40, 80], 1e-4, "auto")
+        net = sgd(PreActResNet32, 0.2, 320, [40, 80], 1e-4, (CIFAR10[0], NO_SCALE))
         weights = {"alpha": alpha, "beta": beta, "lr_factor": lr / 0.2, "prior_momentum": 0.0}
         name = f"joint_optimization/cifar10-{kind}"
         add(name, "JointOptimizationClassifier", net, noise_, **relabel, **weights)

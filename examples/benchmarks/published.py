@@ -3,7 +3,9 @@
 ``published.py --list`` shows the names. Where a paper is silent, its published code is followed.
 Images are augmented and scaled as published as far as shifts, mirror images and channel statistics
 go; what differs is in the notes. Papers that held out a tenth of the training images for validation
-trained on 45 000, here it is always all of them.
+trained on 45 000; here it is all of them, unless the method itself needs a part to choose by, which
+then carries noisy labels too. Test labels never enter a fit: they are compared from outside with
+what is predicted after an epoch, so that the best epoch is known, and of no use to the training.
 
 Data: a folder (``--data``, or the environment variable NOISYFIT_DATA) with CIFAR-10, CIFAR-100 or
 MNIST as torchvision leaves them. For other data build the estimator and fit it yourself:
@@ -17,16 +19,18 @@ from pathlib import Path
 
 import _settings_losses  # noqa: F401 (enters its settings)
 import numpy as np
-from _settings import SETTINGS
+from _settings import SETTINGS, KerasDecay, LowerMomentum
 from _timing import machine
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from noisyfit import datasets, noise
-from noisyfit.schedules import LinearDecay, Step
+from noisyfit.schedules import CosineRestarts, LinearDecay, Step
 
 EPOCHS_IN = ("warmup", "bootstrap_start", "guided_start", "temperature_epochs", "prune_start")
-EPOCHS_IN += ("prune_interval", "relabel_until", "correct_until", "n_gradual")
+EPOCHS_IN += ("prune_interval", "relabel_until", "correct_until", "n_gradual", "window")
+EPOCHS_IN += ("loss_history",)
+RAMPS_IN = ("ramp_up", "strength_ramp", "average_ramp")  # lengths that need not be whole
 LOADERS = {
     "cifar10": datasets.load_cifar10,
     "cifar100": datasets.load_cifar100,
@@ -34,24 +38,84 @@ LOADERS = {
 }
 
 
-def shortened(clf, epochs):
-    """The estimator with another number of epochs; stages and drops of the rate in proportion."""
-    clf, share = clone(clf), epochs / clf.net.max_epochs
-    for name in EPOCHS_IN:
-        value = clf.get_params().get(name)
-        if isinstance(value, int) and value > 0:
-            clf.set_params(**{name: max(1, round(value * share))})
-    schedule = clf.net.lr_schedule
+class EpochScores:
+    """Callback of scikit-learn 1.9: accuracy of the test images in percent after every epoch.
+
+    It looks at the fit from outside and tells it nothing.
+    """
+
+    def __init__(self, X, y):
+        self.X, self.y, self.accuracy = X, y, []
+
+    def setup(self, estimator, context):
+        """Do nothing; scikit-learn asks for it."""
+
+    def teardown(self, estimator, context):
+        """Do nothing; scikit-learn asks for it."""
+
+    def on_fit_task_begin(self, estimator, context):
+        """Do nothing; scikit-learn asks for it."""
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        """Score the images when an epoch ends."""
+        if context.task_name == "epoch":
+            self.accuracy.append(100 * fitted_estimator.score(self.X, self.y))
+
+
+def in_proportion(n_epochs, share):
+    """A number of epochs, at least one; 0 stays."""
+    return max(1, round(n_epochs * share)) if n_epochs else 0
+
+
+def whole_cycles(schedule, epochs, full):
+    """(period, epochs) of restarts in fewer epochs: cycles that fall, and none cut short."""
+    period = min(epochs, max(2, round(schedule.period * epochs / full)))
+    return period, period * max(1, round(epochs / period))
+
+
+def shortened_schedule(schedule, epochs, full):
+    """A learning-rate schedule of `full` epochs for another number of them."""
+    share = epochs / full
     if isinstance(schedule, Step):
-        drops = [max(1, round(m * share)) for m in schedule.milestones]
-        schedule = replace(schedule, milestones=drops)
-    elif isinstance(schedule, LinearDecay):
-        schedule = LinearDecay(min(round(schedule.start * share), epochs - 1))
-    return clf.set_params(net__max_epochs=epochs, net__lr_schedule=schedule)
+        drops = [in_proportion(m, share) for m in schedule.milestones]
+        return replace(schedule, milestones=drops)
+    if isinstance(schedule, LinearDecay):
+        return LinearDecay(min(round(schedule.start * share), epochs - 1))
+    if isinstance(schedule, CosineRestarts):
+        return replace(schedule, period=whole_cycles(schedule, epochs, full)[0])
+    if isinstance(schedule, KerasDecay):
+        drops = shortened_schedule(schedule.drops, epochs, full)
+        return KerasDecay(drops, schedule.per_epoch / share)
+    return schedule  # the others know their length
+
+
+def shortened(clf, epochs, rows=1.0):
+    """The estimator with another number of epochs; whatever is counted in them in proportion.
+
+    `rows` is the share of the training rows in use, of which an epoch has fewer steps. Restarts run
+    in whole cycles, which may change the number of epochs a little.
+    """
+    clf = clone(clf)
+    full, schedule = clf.net.max_epochs, clf.net.lr_schedule
+    cyclic = isinstance(schedule, CosineRestarts)
+    total = whole_cycles(schedule, epochs, full)[1] if cyclic else epochs
+    share, params = total / full, clf.get_params(deep=False)
+    for name in EPOCHS_IN:
+        if isinstance(params.get(name), int):
+            clf.set_params(**{name: in_proportion(params[name], share)})
+    by_step = rows if params.get("ramp_unit") == "steps" else 1.0
+    for name in RAMPS_IN:
+        if isinstance(params.get(name), int | float):
+            clf.set_params(**{name: params[name] * share * by_step})
+    schedule = shortened_schedule(schedule, epochs, full)
+    for callback in clf.net.callbacks or []:
+        if isinstance(callback, LowerMomentum):
+            callback.start = schedule.start
+    return clf.set_params(net__max_epochs=total, net__lr_schedule=schedule)
 
 
 def problem(setting, options):
-    """Images, true and noisy labels, test images and labels; a random part of them with --rows."""
+    """Images, true and noisy labels, test images and labels, and the share of rows of --rows."""
     if setting.data not in LOADERS:
         raise SystemExit(f"{options.name} has no loader here: build it and fit it yourself.")
     data, rng = LOADERS[setting.data](options.data), np.random.default_rng(options.seed)
@@ -64,22 +128,27 @@ def problem(setting, options):
     noisy = getattr(noise, generator)(*features, y, level, random_state=options.seed)
     share = noisy.info["wrong_fraction"]
     print(f"{generator} {level:g}: {share:.1%} of {len(y)} labels are wrong; {len(test)} test rows")
-    return X, y, noisy.y, data.X_test[test], data.y_test[test]
+    return X, y, noisy.y, data.X_test[test], data.y_test[test], len(y) / len(data.y_train)
 
 
 def run(setting, options):
     """Train, and print what papers print."""
     clf = setting.build().set_params(random_state=options.seed, verbose=1)
     clf.set_params(net__device=options.device, net__precision=options.precision)
-    if options.epochs is not None:
-        clf = shortened(clf, options.epochs)
-    X, y, y_noisy, X_test, y_test = problem(setting, options)
+    X, y, y_noisy, X_test, y_test, rows = problem(setting, options)
+    epochs = clf.net.max_epochs if options.epochs is None else options.epochs
+    clf = shortened(clf, epochs, rows)
     start = time.perf_counter()
-    clf.fit(X, y_noisy, X_val=X_test, y_val=y_test)
-    accuracy = [100 * row["valid_acc"] for row in clf.history_]
+    scores = EpochScores(X_test, y_test)
+    if hasattr(clf, "set_callbacks"):
+        clf.set_callbacks(scores)
+    clf.fit(X, y_noisy)
+    accuracy, last = scores.accuracy, 100 * clf.score(X_test, y_test)
+    mean = f"{np.mean(accuracy[-10:]):.2f}" if accuracy else "-"
+    best = f"{max(accuracy):.2f} (epoch {1 + int(np.argmax(accuracy))})" if accuracy else "-"
     right = y == y_noisy
-    print(f"last epoch {accuracy[-1]:.2f}, mean of the last ten {np.mean(accuracy[-10:]):.2f}")
-    print(f"best epoch {max(accuracy):.2f} (epoch {1 + int(np.argmax(accuracy))})")
+    print(f"last epoch {last:.2f}, mean of the last ten {mean}")
+    print(f"best epoch {best}")
     if not right.all():
         print(f"AUROC of clean_proba_ {roc_auc_score(right, clf.clean_proba_):.4f}")
     print(f"refined labels {100 * np.mean(clf.refined_labels_ == y):.2f}, given {right.mean():.2%}")
@@ -103,9 +172,9 @@ def main(argv=None):
     if options.list or options.name is None:
         for name, setting in SETTINGS.items():
             kind = "" if setting.noise is None else f"{setting.noise[0]} {setting.noise[1]:g}"
-            print(f"{name:34}{kind:26}{setting.note}".rstrip())
-        return
-    run(SETTINGS[options.name], options)
+            print(f"{name:36}{kind:26}{setting.note}".rstrip())
+        return None
+    return run(SETTINGS[options.name], options)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ import warnings
 import numpy as np
 import torch
 
-from noisyfit._transition import backward_corrected, led_by_diagonal, well_conditioned
+from noisyfit._transition import backward_corrected
 from noisyfit.methods.forward_correction import ForwardCorrectionClassifier
 
 _LOG_FLOOR = math.log(1e-7)
-_LARGEST_CONDITION = 3.0  # of an estimate; that of 40 % pair flips is 5
 _SAFE_CONDITION, _INVERTIBLE_CONDITION = 1e3, 1e8
 
 
@@ -116,8 +115,7 @@ class BackwardCorrectionClassifier(ForwardCorrectionClassifier):
     True
     """
 
-    def _guarded(self, matrix):
-        return well_conditioned(led_by_diagonal(matrix), _LARGEST_CONDITION)
+    _largest_condition = 3.0  # its inverse enlarges what the estimate has wrong
 
     def _use(self, run, matrix):
         condition = np.linalg.cond(matrix)

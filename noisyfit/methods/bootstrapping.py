@@ -142,6 +142,7 @@ class BootstrappingClassifier(BaseNoisyClassifier):
     def _begin(self, run):
         if self.warmup > run.max_epochs:
             raise ValueError(f"warmup={self.warmup} is more than max_epochs={run.max_epochs}.")
+        run.last_stage = self.warmup
         run.memory.weight = _WEIGHTS[self.kind] if is_auto(self.weight) else self.weight
 
     def _loss(self, run, batch, t):

@@ -20,6 +20,7 @@ from noisyfit._transition import (
     posterior,
     proba_of,
     soft_confusion,
+    well_conditioned,
     with_identity,
 )
 
@@ -54,7 +55,9 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
         Published: 97, and None for CIFAR-100.
     guards : bool, default=True
         Mix an estimated row whose largest entry lies off the diagonal half and half with the
-        identity: the network may otherwise learn two classes interchanged. False is as published.
+        identity: the network may otherwise learn two classes interchanged. And mix a matrix of a
+        condition number above 6 with as little of the identity as brings it below: a network that
+        has learnt little yet makes a flat one. False is as published.
     identity_weight : float in [0, 1], default=0.0
         Share of the identity that every matrix is mixed with, given or estimated (epsilon); 1 is
         plain training. It counts on less noise than the matrix says. 0 as published.
@@ -193,9 +196,11 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
     def _n_given(self, run):
         return run.data.y.bincount(minlength=run.n_classes).cpu().numpy()
 
+    _largest_condition = 6.0  # of an estimate; that of 40 % pair flips is 5
+
     def _guarded(self, matrix):
         """An estimated matrix that can be trained with."""
-        return led_by_diagonal(matrix)
+        return well_conditioned(led_by_diagonal(matrix), self._largest_condition)
 
     def _use(self, run, matrix):
         self.transition_ = matrix

@@ -56,6 +56,7 @@ class Spy(ForwardCorrectionClassifier):
     def _begin(self, run):
         super()._begin(run)
         self._rates, self._starts, self._passes = [], [], 0
+        self._last_stage = run.last_stage
         evaluate = run.evaluate
 
         def counted(*args):
@@ -84,10 +85,12 @@ def test_the_second_stage_starts_afresh_with_its_own_schedule():
     (first, plain), (second, plain_too) = clf._starts
     assert (plain, plain_too) == (True, False)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert clf._last_stage == 3
     assert clf._passes == 2  # the estimate, and the evidence of every method
     known = Spy(net, transition=T, random_state=0).fit(X, Y)
     assert known._rates == pytest.approx([0.1 * schedule(e, 9) for e in range(9)])
     assert known._passes == 1
+    assert known._last_stage == 0
 
 
 @pytest.mark.parametrize("kind", ["anchor", "confusion"])
@@ -237,3 +240,11 @@ def test_bad_parameters_are_refused(params, match):
     with pytest.raises((ValueError, TypeError), match=match):
         clf.fit(X, Y)
     assert not hasattr(clf, "nets_")
+
+
+@pytest.mark.parametrize("transition", ["anchor", "confusion"])
+def test_many_classes_with_right_labels_survive_a_first_stage_that_has_learnt_little(transition):
+    X, y = make_blobs(800, n_features=20, centers=40, cluster_std=2.0, random_state=0)
+    clf = ForwardCorrectionClassifier(transition=transition, random_state=0).fit(X[:400], y[:400])
+    assert clf.score(X[400:], y[400:]) > 0.95
+    assert np.linalg.cond(clf.transition_) <= 6 + 1e-6

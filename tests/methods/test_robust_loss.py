@@ -84,9 +84,10 @@ def test_warmup_epochs_use_cross_entropy(warmup, n_plain):
         calls.append(len(y))
         return gce(logits, y)
 
-    clf = RobustLossClassifier(NET, loss=loss, warmup=warmup, random_state=0).fit(X, Y)
+    clf = Watched(NET, loss=loss, warmup=warmup, random_state=0).fit(X, Y)
     assert len(calls) == 1 + 3 * (6 - n_plain)  # one to try it
     assert len(clf.history_) == 6
+    assert clf._run.last_stage == n_plain
 
 
 @pytest.mark.parametrize(
@@ -191,6 +192,7 @@ def test_rows_are_chosen_at_the_start_and_then_at_intervals(start, interval, epo
         random_state=0,
     ).fit(X, Y)
     assert [epoch for epoch, _ in getattr(clf, "_chosen", [])] == epochs
+    assert clf._run.last_stage == min(epochs, default=12)
     assert [row["selected"] == 1 for row in clf.history_][: min(epochs, default=12)].count(
         False
     ) == 0
