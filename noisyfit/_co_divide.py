@@ -16,7 +16,7 @@ from noisyfit._evidence import combine
 from noisyfit._mixmatch import co_refine
 from noisyfit.mixtures import GaussianMixtureSplitter
 
-_LEAST_AGREEMENT = 0.75  # of the networks with the labels that their mixture believes
+_LEAST_AGREEMENT = 0.5  # of the networks with the labels that their mixture believes
 
 
 class CoDivideMixin:
@@ -117,10 +117,10 @@ class CoDivideMixin:
         contradicted = self._contradicted(run, agreements)
         shares = [agreement_with_believed(p, z, y, self.threshold) for p, z in pairs]
         divided = torch.stack(list(posteriors)).amin() < 1  # not so where losses are constant
-        often_denied = divided & (torch.stack(shares).mean() < _LEAST_AGREEMENT)
+        mostly_denied = divided & (torch.stack(shares).mean() < _LEAST_AGREEMENT)
         guarded = []
         for p, z in pairs:
-            denied = often_denied & (z.argmax(1) != y)
+            denied = mostly_denied & (z.argmax(1) != y)
             p = torch.where(denied, p * self.threshold, p)  # in their order, but not believed
             guarded.append(torch.where(contradicted, p, run.dynamics.agreement()))
         return guarded

@@ -76,8 +76,8 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
     guards : bool, default=True
         Keep clean data whole: labels are not doubted where both networks agree with the doubted
         ones more often than chance, and every given class keeps a share of the believed rows. In
-        the evidence, where the networks contradict more than a quarter of the labels that the
-        mixture believes, contradicted labels are doubted. False is as published.
+        the evidence, where the networks contradict most of the labels that the mixture believes,
+        contradicted labels are doubted. False is as published.
     guess_mode : {"auto", "train", "eval"}, default="auto"
         Mode of the trained network while it guesses. ``"train"`` is as published; ``"auto"`` is
         ``"eval"`` for modules with dropout or 1-d batch normalisation, else ``"train"``.
