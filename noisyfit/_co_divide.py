@@ -22,9 +22,9 @@ _LEAST_AGREEMENT = 0.5  # of the networks with the labels that their mixture bel
 class CoDivideMixin:
     """Division by a mixture on each network's losses, its guards, and the evidence it leaves.
 
-    The method has the parameters `threshold`, `temperature`, `splitter`, `guards` and
-    `epoch_rows`, and in ``run.memory`` a list of past losses for each network (``losses``), how
-    many of them are averaged (``n_losses``) and the flag ``warned``.
+    The method has the parameters `threshold`, `temperature`, `splitter`, `guards`, `epoch_rows`
+    and `loss_history`, and in ``run.memory`` a list of past losses for each network (``losses``)
+    and the flag ``warned``.
     """
 
     def _rows(self, run, n_rows):
@@ -54,7 +54,7 @@ class CoDivideMixin:
         """Posterior (n,) that each label is right, the mixture's record, the losses it saw (n,)."""
         history = run.memory.losses[k]
         history.append(scaled_losses(logits, y))
-        del history[: -run.memory.n_losses]
+        del history[: -self.loss_history]
         losses = torch.stack(history).mean(0)
         if not losses.any():
             self._warn(run, "the losses are constant, so that every label is believed")

@@ -443,7 +443,7 @@ def test_a_loss_that_is_not_finite_names_epoch_and_network():
         ({"class_prior": [0.5, 0.5]}, "class_prior must hold 4 shares"),
         ({"epoch_rows": 10, "loss_history": 5}, "loss_history must be 1"),
         ({"ensemble": "best"}, "ensemble must be"),
-        ({"splitter": "gmm"}, "splitter must come from noisyfit.mixtures"),
+        ({"splitter": "gmm"}, "splitter must be a splitter of noisyfit.mixtures"),
     ],
 )
 def test_bad_parameters_are_refused(params, message):
