@@ -76,14 +76,22 @@ def with_class_floor(clean, y, n_classes, threshold, floor=_FLOOR):
     return torch.where(kept & ~believed, (1 + threshold) / 2, clean)
 
 
-def unequal_shares(y, n_classes):
-    """Shares (n_classes,) of the given classes, or None where none is rare.
+def rare_class_factor(y, n_classes):
+    """Below 1, in proportion, where the rarest given class holds less than half of an equal share.
 
-    Rare is less than half of an equal share: noise makes frequencies equal rather than unequal, so
-    that the classes themselves are unequal then.
+    Noise makes frequencies equal rather than unequal, so that the classes themselves are unequal
+    then. A strong pull towards the first predictions, which are those of the frequent classes,
+    would keep a rare one from ever being learnt.
     """
-    shares = y.bincount(minlength=n_classes) / len(y)
-    return shares if shares.min() < 0.5 / n_classes else None
+    rarest = y.bincount(minlength=n_classes).min().item() / len(y)
+    return min(1.0, 2 * n_classes * rarest)
+
+
+def unequal_shares(y, n_classes):
+    """Shares (n_classes,) of the given classes, or None where none is rare."""
+    if rare_class_factor(y, n_classes) == 1:
+        return None
+    return y.bincount(minlength=n_classes) / len(y)
 
 
 def balanced_rows(y, n_classes, n_rows, generator):

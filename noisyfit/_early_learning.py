@@ -4,6 +4,7 @@ import torch
 from torch.nn.functional import softmax
 
 from noisyfit._checks import check_integer, check_real, is_auto, is_one_of
+from noisyfit._divide import rare_class_factor
 from noisyfit._evidence import combine
 
 _SMALLEST_PROBA = 1e-4
@@ -52,16 +53,6 @@ def early_learning_penalty(p, target):
 def target_or_prediction(target, proba):
     """Normalised targets; rows that were never visited, zeros, take `proba` instead."""
     return torch.where(target.sum(1, keepdim=True) > 0, normalised(target), proba)
-
-
-def rare_class_factor(y, n_classes):
-    """Below 1 where the rarest given class holds less than half of an equal share.
-
-    The first predictions are those of the frequent classes, and a strong pull towards them would
-    keep a rare class from ever being learnt.
-    """
-    rarest = y.bincount(minlength=n_classes).min().item() / len(y)
-    return min(1.0, 2 * n_classes * rarest)
 
 
 class EarlyLearningMixin:
