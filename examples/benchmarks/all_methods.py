@@ -5,8 +5,9 @@ schedule and number of epochs, and their defaults otherwise. Random views would 
 as much as many a method, so nobody gets them but the methods that are made of them, and one row of
 plain training for comparison.
 
-Each fit is one line of JSON in ``--results``; finished ones are skipped when the command is given
-again, so it can be stopped at any time. The page is written from the lines that are there.
+Each fit is one line of JSON in ``--results``, which is kept beside the page; finished ones are
+skipped when the command is given again, so it can be stopped at any time. The page is written from
+the lines that are there.
 """
 
 import argparse
@@ -131,6 +132,10 @@ def noisy_labels(task, X, y):
     return noise.idn(pixels, y, level, random_state=task.seed).y
 
 
+def percent(share):
+    return round(100 * float(share), 3)
+
+
 def fit(task):
     """The figures of one fit, with one thread; the test set is scored, never used to decide."""
     torch.set_num_threads(1)
@@ -152,13 +157,13 @@ def fit(task):
     seconds = time.process_time() - start
     accuracy = [row["valid_acc"] for row in clf.history_]
     return {
-        "last": 100 * accuracy[-1],
-        "best": 100 * max(accuracy),
-        "auroc": float(roc_auc_score(y == y_noisy, clf.clean_proba_)),
-        "refined": float(100 * np.mean(clf.refined_labels_ == y)),
-        "wrong": float(100 * np.mean(y != y_noisy)),
-        "noise_rate": 100 * float(clf.noise_rate_),
-        "seconds": seconds,
+        "last": percent(accuracy[-1]),
+        "best": percent(max(accuracy)),
+        "auroc": round(float(roc_auc_score(y == y_noisy, clf.clean_proba_)), 5),
+        "refined": percent(np.mean(clf.refined_labels_ == y)),
+        "wrong": percent(np.mean(y != y_noisy)),
+        "noise_rate": percent(clf.noise_rate_),
+        "seconds": round(seconds, 2),
     }
 
 
@@ -302,7 +307,7 @@ def page(results, options):
 
 def arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--results", type=Path, default=ROOT / "results" / "all_methods.jsonl")
+    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "benchmarks.jsonl")
     parser.add_argument("--doc", type=Path, default=ROOT / "docs" / "benchmarks.md")
     parser.add_argument("--workers", type=int, default=joblib.cpu_count())
     parser.add_argument("--problem", nargs="+", choices=PROBLEMS, default=[*PROBLEMS])

@@ -3,19 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import make_blobs
+from sklearn.datasets import make_blobs, make_moons
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from noisyfit import CoTeachingClassifier, CrossEntropyClassifier, Network
 from noisyfit._data import Batch
-from noisyfit.losses import cross_entropy
-from noisyfit.methods.co_teaching import (
+from noisyfit._selection import SelectionRecord
+from noisyfit._small_loss import (
     forget_rate,
     number_to_keep,
     small_loss,
     small_loss_per_class,
+    suspected_share,
 )
+from noisyfit.losses import cross_entropy
 from noisyfit.modules import MLP
 from noisyfit.noise import sym_incl
 
@@ -67,7 +69,7 @@ def test_each_network_learns_from_the_choice_of_the_other():
         n_classes = 3
 
         class memory:
-            forget, counting = 0.4, False
+            forget, selection = 0.4, SelectionRecord(10, torch.device("cpu"))
 
         @staticmethod
         def view(x):
@@ -148,6 +150,32 @@ def test_the_unknown_noise_rate_is_estimated(digits):
     net = Network(max_epochs=25)
     clf = CoTeachingClassifier(net, augment=None, random_state=0).fit(images, noisy.y)
     assert clf.forget_rate_ == pytest.approx(noisy.info["wrong_fraction"], abs=0.1)
+
+
+def test_hard_labels_are_not_counted_as_wrong():
+    clean = torch.tensor([0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9])
+    denied = torch.zeros(8, dtype=torch.bool)
+    assert suspected_share(clean, denied) == 0
+    denied[:2] = denied[7] = True  # half: rows near a border
+    assert suspected_share(clean, denied) == 0
+    denied[2] = True  # three of four: the mixture has found wrong labels
+    assert suspected_share(clean, denied) == 4 / 8
+    clean[4], denied[:] = 0.2, torch.tensor([1, 1, 1, 0, 0, 0, 0, 0])
+    assert suspected_share(clean, denied) == 1 / 8
+    assert suspected_share(torch.zeros(8), torch.ones(8, dtype=torch.bool)) == 0.8
+
+
+def test_right_labels_of_a_small_table_are_kept():
+    """Rows near the border have large losses; dropping them costs accuracy."""
+    losses = []
+    for seed in range(4):
+        X, y = make_moons(1300, noise=0.25, random_state=seed)
+        scores = [
+            method(random_state=seed).fit(X[:300], y[:300]).score(X[300:], y[300:])
+            for method in (CrossEntropyClassifier, CoTeachingClassifier)
+        ]
+        losses.append(scores[0] - scores[1])
+    assert np.mean(losses) < 0.01
 
 
 def test_what_is_kept_is_mostly_right():

@@ -1,0 +1,131 @@
+"""Learning from the samples with small losses: how many are dropped, which, and the record."""
+
+import torch
+
+from noisyfit._checks import check_integer, check_real, is_auto
+from noisyfit._divide import ranked_in_class
+from noisyfit._evidence import combine
+from noisyfit._selection import SelectionRecord
+from noisyfit._small_tables import epochs_before_doubt
+from noisyfit.losses import cross_entropy
+from noisyfit.mixtures import GaussianMixtureSplitter
+
+_LARGEST_AUTO_RATE = 0.8
+_CONTRADICTED = 0.75  # of the suspected labels at least, where labels are wrong
+
+
+def forget_rate(epoch, noise_rate, n_gradual, exponent=1.0):
+    """Share of a batch dropped in a zero-based epoch: ``noise_rate * min(epoch**c / T_k, 1)``."""
+    if n_gradual == 0:
+        return noise_rate
+    return noise_rate * min(epoch**exponent / n_gradual, 1.0)
+
+
+def number_to_keep(n, forget):
+    """Rows kept of a batch of `n`, at least one; the small constant undoes rounding."""
+    return max(1, int((1 - forget) * n + 1e-9))
+
+
+def small_loss(losses, n_keep):
+    """Weights (batch,): 1 for the `n_keep` smallest losses, else 0; ties go to the earlier row."""
+    order = losses.detach().argsort(stable=True)
+    return torch.zeros_like(losses).index_fill_(0, order[:n_keep], 1.0)
+
+
+def small_loss_per_class(losses, y, forget, n_classes):
+    """Weights (batch,): 1 for the kept share inside every given class, else 0."""
+    smallest_first = losses.detach().argsort(stable=True)
+    by_class, rank, size = ranked_in_class(smallest_first, y, n_classes)
+    n_keep = ((1 - forget) * size + 1e-9).floor().clamp_min(1)  # (n_classes,)
+    kept = (rank < n_keep[y[by_class]]).to(losses.dtype)
+    return torch.zeros_like(losses).index_copy_(0, by_class, kept)
+
+
+def suspected_share(clean, contradicted):
+    """Share of wrong labels, from a mixture's probabilities `clean` (n,) that labels are right.
+
+    A mixture finds a group of larger losses among right labels too: rows near a border, half of
+    which a network contradicts, while it contradicts nearly all wrong labels. So where fewer than
+    three quarters of the suspected labels are `contradicted` (mask (n,)), only as many count as
+    wrong as more are contradicted than not.
+    """
+    suspected = clean < 0.5
+    n_suspected, n_both = suspected.sum().item(), (suspected & contradicted).sum().item()
+    border = n_both < _CONTRADICTED * n_suspected
+    n_wrong = max(0, 2 * n_both - n_suspected) if border else n_suspected
+    return min(n_wrong / len(clean), _LARGEST_AUTO_RATE)
+
+
+class SmallLossMixin:
+    """Schedule and record of a method that drops the largest losses of each batch.
+
+    It needs the parameters ``noise_rate``, ``n_gradual``, ``exponent`` and ``per_class``, and sets
+    ``run.memory.forget``, the share to be dropped in this epoch, and ``run.memory.selection``.
+    """
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        if not is_auto(self.noise_rate):
+            check_real(self.noise_rate, "noise_rate", 0, 1, closed="left")
+        check_integer(self.n_gradual, "n_gradual", 0)
+        check_real(self.exponent, "exponent", 0, closed="neither")
+
+    def _begin(self, run):
+        memory = run.memory
+        memory.selection = SelectionRecord(len(run.data), run.device)
+        memory.rate = None if is_auto(self.noise_rate) else float(self.noise_rate)
+        memory.ramp_start = 0
+        plain = epochs_before_doubt(self.n_gradual, self._shape, run.steps_per_epoch)
+        memory.rate_epoch = min(plain, run.max_epochs // 2)
+        run.last_stage = self.n_gradual + (memory.rate_epoch if memory.rate is None else 0)
+
+    def _train_epoch(self, run, epoch):
+        memory = run.memory
+        if memory.rate is None and epoch == memory.rate_epoch:
+            memory.rate, memory.ramp_start = self._estimate_rate(run), epoch
+        rate, since = memory.rate or 0.0, epoch - memory.ramp_start
+        memory.forget = self._share_to_drop(rate, since, run.max_epochs - memory.ramp_start)
+        in_window = memory.selection.open_in_last_epochs(epoch, run.max_epochs)
+        ramp_is_over = memory.rate is not None and memory.forget >= memory.rate
+        memory.selection.is_open = in_window and ramp_is_over
+        run.log(forget_rate=memory.forget)
+        super()._train_epoch(run, epoch)
+
+    def _share_to_drop(self, rate, epoch, n_epochs):
+        """Share dropped in an epoch counted from the ramp's begin, of `n_epochs` from there on."""
+        return forget_rate(epoch, rate, self.n_gradual, self.exponent)
+
+    def _estimate_rate(self, run):
+        """Share of wrong labels by a mixture on the mean loss of the networks."""
+        logits = torch.stack([run.evaluate(learner) for learner in run.learners])
+        for learner in run.learners:
+            learner.train()
+        y = run.data.y
+        losses = sum(cross_entropy(of_one, y) for of_one in logits)
+        if losses.max() == losses.min():
+            return 0.0
+        clean = GaussianMixtureSplitter().fit_tensor(losses)
+        return suspected_share(clean, combine(logits, self.ensemble).argmax(1) != y)
+
+    def _choose(self, run, y, losses):
+        """Weights (batch,): 1 for the rows with the smallest losses, else 0."""
+        forget = run.memory.forget
+        if self.per_class:
+            return small_loss_per_class(losses, y, forget, run.n_classes)
+        return small_loss(losses, number_to_keep(len(y), forget))
+
+    def _end_epoch(self, run, epoch):
+        self.forget_rate_ = run.memory.forget
+
+    def _posterior(self, run, logits):
+        return run.memory.selection.frequency(run.dynamics.agreement())
+
+
+def refuse_equal_starts(run):
+    """Raise if two networks start alike: they would choose alike for ever."""
+    f, g = (learner.module.state_dict().values() for learner in run.learners)
+    if all(torch.equal(a, b) for a, b in zip(f, g, strict=True)):
+        raise ValueError(
+            "Both networks start with the same weights, so they would choose the same samples for "
+            "ever; pass a module class to the net, not an instance."
+        )
