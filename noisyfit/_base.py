@@ -105,9 +105,16 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             Before any training, for data or parameters that cannot be used; ValueError also when
             the training loss stops being finite. The estimator is then unfitted.
         """
+        return self._fit_or_forget(X, y, X_val, y_val)
+
+    def _fit_or_forget(self, X, y, X_val, y_val, **of_rows):
+        """Fit; leave the estimator unfitted if that fails.
+
+        `of_rows` are what a method's own ``fit`` takes beside `y`, one entry a row.
+        """
         self._forget()
         try:
-            self._fit(X, y, X_val, y_val)
+            self._fit(X, y, X_val, y_val, of_rows)
         except BaseException:
             self._forget()
             raise
@@ -117,12 +124,13 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)
 
-    def _fit(self, X, y, X_val, y_val):
+    def _fit(self, X, y, X_val, y_val, of_rows):
         net = check_net(self.net)
         self._check_parameters()
         device = resolve_device(getattr(net, "device", "cpu"))
         source = validate_X(self, X, reset=True)
         codes, self.classes_ = validate_y(self, source, y)
+        of_rows = self._check_rows(codes, **of_rows)
         start, loop, stream, *starts = spawn_seeds(
             draw_seed(self.random_state), 3 + self.n_networks
         )
@@ -131,6 +139,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             normalize = getattr(net, "normalize", None)
             self._input_scale_ = InputScale(source, normalize, train_rows)
             data = self._as_data(source, codes, device, net, stream)
+            data.rows = {k: torch.from_numpy(v).to(device) for k, v in of_rows.items()}
             train, valid = self._hold_out(net, data, (train_rows, held_rows), X_val, y_val)
             n_classes = len(self.classes_)
             self.nets_ = [
@@ -150,6 +159,14 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             check_module(run, starts, self.augment)
             self._train(run, valid, X, y)
             self._gather_evidence(run, data, train_rows)
+
+    def _check_rows(self, codes):
+        """Arrays (n_samples,) by name, from what the method's ``fit`` takes beside `y`.
+
+        `codes` (n_samples,) are the given labels as positions in ``classes_``. In training the
+        arrays are tensors in ``run.data.rows``.
+        """
+        return {}
 
     def _check_parameters(self):
         """Refuse parameters of the method; called before any data is touched."""

@@ -41,12 +41,18 @@ class TensorData:
     x : tensor of shape (n, ...)
     y : int64 tensor of shape (n,), or None for prediction
     device : torch.device
+
+    Attributes
+    ----------
+    rows : dict of tensors (n,)
+        What else is known of each row, such as whether its label is ``"trusted"``.
     """
 
     def __init__(self, x, y, device):
         self.x = x.to(device)
         self.y = None if y is None else y.to(device)
         self.device = device
+        self.rows = {}
 
     def __len__(self):
         return len(self.x)
@@ -78,7 +84,9 @@ class TensorData:
     def subset(self, index):
         """The rows at `index` (int64 tensor) as data of their own."""
         index = index.to(self.device)
-        return TensorData(self.x[index], None if self.y is None else self.y[index], self.device)
+        part = TensorData(self.x[index], None if self.y is None else self.y[index], self.device)
+        part.rows = {name: values[index] for name, values in self.rows.items()}
+        return part
 
     def dataset(self):
         """Map-style view with items (x, y), for callbacks that want a data set."""
@@ -111,6 +119,11 @@ class StreamData:
         Of the workers.
     table_scale : pair of tensors, optional
         Scale and shift of rows of a table.
+
+    Attributes
+    ----------
+    rows : dict of tensors (n,)
+        What else is known of each row, such as whether its label is ``"trusted"``.
     """
 
     def __init__(self, source, y, device, n_workers=0, seed=0, table_scale=None):
@@ -119,6 +132,7 @@ class StreamData:
         self.y = None if y is None else y.to(device)
         self.device = device
         self.n_workers = n_workers
+        self.rows = {}
         self._generator = torch.Generator().manual_seed(seed)  # seeds the workers
 
     def __len__(self):
@@ -150,10 +164,13 @@ class StreamData:
 
     def subset(self, index):
         """The rows at `index` (int64 tensor) as data of their own."""
-        y = None if self.y is None else self.y[index.to(self.device)]
-        rows = Subset(self.source, index.tolist())
+        here = index.to(self.device)
+        y = None if self.y is None else self.y[here]
+        items = Subset(self.source, index.tolist())
         seed = self._generator.initial_seed()
-        return StreamData(rows, y, self.device, self.n_workers, seed, self._table_scale)
+        part = StreamData(items, y, self.device, self.n_workers, seed, self._table_scale)
+        part.rows = {name: values[here] for name, values in self.rows.items()}
+        return part
 
     def dataset(self):
         """Map-style view with items (x, y), for callbacks that want a data set."""

@@ -38,7 +38,8 @@ class Run:
     learners : tuple of Learner
         Call one with a prepared batch to get float32 logits.
     data : TensorData or StreamData
-        Training rows; ``data.y`` are the given labels as codes.
+        Training rows; ``data.y`` are the given labels as codes, ``data.rows`` what the method's
+        ``fit`` took beside them, tensors (n,) by name.
     n_classes, max_epochs, batch_size, steps_per_epoch : int
     device : torch.device
     generator : torch.Generator on the device
