@@ -1,7 +1,5 @@
 """Weights of samples from their losses, against a percentile that moves with the training."""
 
-import torch
-
 
 class MovingPercentile:
     """Moving average of a percentile of the batches' losses, kept on their device.
