@@ -39,6 +39,8 @@ class Learner:
         self._device_type = device.type
         self._base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self._factor = 1.0
+        self._asks = device.type == "cpu"
+        self._in_memory = set()  # parameters that an optimiser took a step with
         defaults = {name for name, _ in net.get_default_callbacks()}
         named = getattr(net, "callbacks_", [])
         self._callbacks = [callback for name, callback in named if name not in defaults]
@@ -98,6 +100,7 @@ class Learner:
         self.module.load_state_dict(self._start)
         for optimizer in self.optimizers:
             optimizer.state.clear()
+        self._in_memory.clear()
 
     def train(self):
         """Training mode: batch statistics, dropout."""
@@ -161,15 +164,37 @@ class Learner:
         for parameter in self._parameters:  # without the profiling of `Optimizer.zero_grad`
             parameter.grad = None
 
-    def apply_gradient(self, batch=None):
-        """Clip this network's gradient and take one optimiser step."""
+    def apply_gradient(self, batch=None, skip=None):
+        """Clip this network's gradient and take one optimiser step; none where `skip` is True."""
         if self._has_grad_callbacks:
             parameters = list(self.module.named_parameters())
             self.notify("on_grad_computed", named_parameters=parameters, batch=batch)
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, self.clip)
         for optimizer in self.optimizers:
+            if skip is None:
+                optimizer.step()
+            else:
+                self._step_unless(skip, optimizer)
+
+    def _step_unless(self, skip, optimizer):
+        """A step that leaves weights and optimiser alone where `skip`, without asking the device.
+
+        Asking is free on the host. A first step asks as well: it makes the optimiser's memory,
+        which could not be taken back.
+        """
+        groups = optimizer.param_groups
+        moved = {p for group in groups for p in group["params"] if p.grad is not None}
+        if self._asks or not moved <= self._in_memory:
+            if not skip.item():
+                self._in_memory |= moved
+                optimizer.step()
+        elif getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.found_inf = skip.float()  # how fused kernels are told to do nothing
             optimizer.step()
+            del optimizer.found_inf
+        else:
+            step_and_take_back(optimizer, moved, skip)
 
     def notify(self, event, may_stop=True, **kwargs):
         """Tell the user's callbacks; True if one of them asks to stop.
@@ -202,6 +227,20 @@ class Learner:
 def works_in_place(module):
     """Whether a layer of `module` may overwrite its input, and so the rows that are stored."""
     return any(getattr(layer, "inplace", False) for layer in module.modules())
+
+
+def step_and_take_back(optimizer, moved, skip):
+    """Step on the parameters `moved`, then put back what was there where `skip`.
+
+    Steps that an optimiser counts on the host, as Adam does unless fused, stay counted.
+    """
+    of_state = (v for state in optimizer.state.values() for v in state.values())
+    kept = [t for t in (*moved, *of_state) if torch.is_tensor(t) and t.device == skip.device]
+    before = [t.detach().clone() for t in kept]
+    optimizer.step()
+    with torch.no_grad():
+        for now, old in zip(kept, before, strict=True):
+            torch.where(skip, old, now, out=now)
 
 
 def autocast_off(device):

@@ -110,14 +110,24 @@ class Run:
                 self._notify_batch_begin(batch, learners or self.learners)
             yield batch, epoch + b / n_batches
 
-    def step(self, loss, learners=None):
-        """One optimiser step of each network on the scalar `loss`."""
+    def step(self, loss, learners=None, skip=None, further=()):
+        """One optimiser step of each network on the scalar `loss`.
+
+        Where the bool tensor `skip` of shape () is True, weights and optimisers stay as they are:
+        neither weight decay nor momentum acts. For batches in which nothing is selected; `loss`
+        must be finite all the same.
+
+        The gradients of `further` scalars are added one by one, so that they may be made lazily
+        and only one graph lives at a time; they may share theirs with `loss`.
+        """
         learners = self.learners if learners is None else learners
         for learner in learners:
             learner.zero_grad()
+        for extra in further:
+            extra.backward(retain_graph=True)
         loss.backward()
         for learner in learners:
-            learner.apply_gradient(self._batch)
+            learner.apply_gradient(self._batch, skip)
         self._losses.append(loss.detach())
         if self._batch_callbacks:
             self._notify_batch_end(loss, learners)

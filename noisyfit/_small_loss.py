@@ -21,9 +21,21 @@ def forget_rate(epoch, noise_rate, n_gradual, exponent=1.0):
     return noise_rate * min(epoch**exponent / n_gradual, 1.0)
 
 
+def code_forget_rate(epoch, noise_rate, n_gradual, exponent=1.0):
+    """The same as in the authors' code: T_k equal steps from 0 to ``tau**c``, then tau."""
+    if epoch >= n_gradual:
+        return noise_rate
+    return noise_rate**exponent * (epoch / max(1, n_gradual - 1))
+
+
 def number_to_keep(n, forget):
     """Rows kept of a batch of `n`, at least one; the small constant undoes rounding."""
     return max(1, int((1 - forget) * n + 1e-9))
+
+
+def rows_to_keep(n, forget):
+    """Kept share of `n` rows (integer tensor) rounded down on its device, where it may be 0."""
+    return ((1 - forget) * n + 1e-4).floor()  # float32 errs more
 
 
 def small_loss(losses, n_keep):
@@ -36,9 +48,20 @@ def small_loss_per_class(losses, y, forget, n_classes):
     """Weights (batch,): 1 for the kept share inside every given class, else 0."""
     smallest_first = losses.detach().argsort(stable=True)
     by_class, rank, size = ranked_in_class(smallest_first, y, n_classes)
-    n_keep = ((1 - forget) * size + 1e-9).floor().clamp_min(1)  # (n_classes,)
+    n_keep = rows_to_keep(size, forget).clamp_min(1)  # (n_classes,)
     kept = (rank < n_keep[y[by_class]]).to(losses.dtype)
     return torch.zeros_like(losses).index_copy_(0, by_class, kept)
+
+
+def exchanged(losses, kept, n=None):
+    """Scalar loss by which each of two networks learns what the other kept.
+
+    `losses` and weights `kept` are pairs of (batch,). Sums are divided by `n`, by default the
+    number kept.
+    """
+    (loss_f, loss_g), (kept_f, kept_g) = losses, kept
+    n_f, n_g = (kept_g.sum(), kept_f.sum()) if n is None else (n, n)
+    return (loss_f * kept_g).sum() / n_f + (loss_g * kept_f).sum() / n_g
 
 
 def suspected_share(clean, contradicted):
@@ -80,6 +103,11 @@ class SmallLossMixin:
         run.last_stage = self.n_gradual + (memory.rate_epoch if memory.rate is None else 0)
 
     def _train_epoch(self, run, epoch):
+        self._open_epoch(run, epoch)
+        super()._train_epoch(run, epoch)
+
+    def _open_epoch(self, run, epoch):
+        """Estimate the rate if it is time, set the share to be dropped and open the record."""
         memory = run.memory
         if memory.rate is None and epoch == memory.rate_epoch:
             memory.rate, memory.ramp_start = self._estimate_rate(run), epoch
@@ -89,7 +117,6 @@ class SmallLossMixin:
         ramp_is_over = memory.rate is not None and memory.forget >= memory.rate
         memory.selection.is_open = in_window and ramp_is_over
         run.log(forget_rate=memory.forget)
-        super()._train_epoch(run, epoch)
 
     def _share_to_drop(self, rate, epoch, n_epochs):
         """Share dropped in an epoch counted from the ramp's begin, of `n_epochs` from there on."""
@@ -107,9 +134,12 @@ class SmallLossMixin:
         clean = GaussianMixtureSplitter().fit_tensor(losses)
         return suspected_share(clean, combine(logits, self.ensemble).argmax(1) != y)
 
-    def _choose(self, run, y, losses):
-        """Weights (batch,): 1 for the rows with the smallest losses, else 0."""
-        forget = run.memory.forget
+    def _choose(self, run, y, losses, forget=None):
+        """Weights (batch,): 1 for the rows with the smallest losses, else 0.
+
+        `forget` is the share dropped, by default that of the epoch.
+        """
+        forget = run.memory.forget if forget is None else forget
         if self.per_class:
             return small_loss_per_class(losses, y, forget, run.n_classes)
         return small_loss(losses, number_to_keep(len(y), forget))

@@ -26,3 +26,8 @@ def epochs_before_doubt(epochs, shape, steps_per_epoch):
         return epochs
     steps = _STEPS_TO_BEND * (1 - shape[0] / _COLUMNS_TO_BEND)
     return max(epochs, math.ceil(steps / steps_per_epoch))
+
+
+def steps_to_start(n_classes, shape):
+    """Steps of cross-entropy after which a bounded loss has a gradient to go on."""
+    return (1 if len(shape) == 1 else 3) * (40 + 1.6 * n_classes)

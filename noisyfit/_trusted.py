@@ -11,10 +11,15 @@ class TrustedMixin:
     """Gives a method trusted rows: ``run.data.rows["trusted"]``, a bool tensor (n,), if any.
 
     Such rows have a ``clean_proba_`` of 1 and keep their label. `needs_trusted` says whether the
-    method can do without.
+    method can do without, `needs_every_class` whether each class must have such a row.
+
+    A method whose ``fit`` also takes `clean_labels` finds the true labels of the trusted rows, as
+    codes, in ``run.data.rows["true"]`` (n,); those of the others are the given ones. A trusted row
+    then gets its true label, and a ``clean_proba_`` of 0 where the given one is another.
     """
 
     needs_trusted = False
+    needs_every_class = True
 
     @with_callbacks
     def fit(self, X, y=None, *, trusted=None, X_val=None, y_val=None):
@@ -45,9 +50,11 @@ class TrustedMixin:
         """
         return self._fit_or_forget(X, y, X_val, y_val, trusted=trusted)
 
-    def _check_rows(self, codes, trusted=None, **others):
+    def _check_rows(self, codes, trusted=None, clean_labels=None, **others):
         of_rows = super()._check_rows(codes, **others)
         if trusted is None:
+            if clean_labels is not None:
+                raise ValueError("clean_labels was given without trusted, which says where to look.")
             if self.needs_trusted:
                 raise ValueError(
                     f"{type(self).__name__} needs some labels that are known to be right; pass "
@@ -55,12 +62,16 @@ class TrustedMixin:
                 )
             return of_rows
         mask = trusted_mask(trusted, codes)
-        missing = self.classes_[np.setdiff1d(np.arange(len(self.classes_)), codes[mask])]
-        if len(missing):
+        of_rows |= {"trusted": mask}
+        if clean_labels is not None:
+            of_rows |= {"true": true_codes(clean_labels, mask, codes, self.classes_)}
+        found = of_rows.get("true", codes)[mask]
+        missing = self.classes_[np.setdiff1d(np.arange(len(self.classes_)), found)]
+        if len(missing) and (self.needs_every_class or not mask.any()):
             raise ValueError(
                 f"Every class needs a trusted row at least; there is none of {missing.tolist()}."
             )
-        return of_rows | {"trusted": mask}
+        return of_rows
 
     def _gather_evidence(self, run, data, train_rows):
         super()._gather_evidence(run, data, train_rows)
@@ -68,9 +79,10 @@ class TrustedMixin:
             return
         mask = data.rows["trusted"].cpu().numpy()
         given = data.y.cpu().numpy()[mask]
-        self.clean_proba_[mask] = 1
-        self.refined_proba_[mask] = np.eye(len(self.classes_), dtype=np.float32)[given]
-        self.refined_labels_[mask] = self.classes_[given]
+        true = data.rows.get("true", data.y).cpu().numpy()[mask]
+        self.clean_proba_[mask] = given == true
+        self.refined_proba_[mask] = np.eye(len(self.classes_), dtype=np.float32)[true]
+        self.refined_labels_[mask] = self.classes_[true]
         self.noise_rate_ = float(1 - self.clean_proba_.mean())
 
 
@@ -85,3 +97,22 @@ def trusted_mask(trusted, codes):
     mask = column_or_1d(mask)
     check_consistent_length(codes, mask)
     return mask
+
+
+def true_codes(clean_labels, mask, codes, classes):
+    """`codes` (n,) with those of the true labels where `mask`; other entries are not read."""
+    if isinstance(clean_labels, torch.Tensor):
+        clean_labels = clean_labels.cpu()
+    labels = column_or_1d(np.asarray(clean_labels))
+    check_consistent_length(codes, labels)
+    code_of = {label: code for code, label in enumerate(classes.tolist())}
+    labels = labels[mask].tolist()
+    unknown = sorted({repr(label) for label in labels if label not in code_of})
+    if unknown:
+        raise ValueError(
+            "clean_labels must hold labels that occur in y where trusted is True, got "
+            f"{', '.join(unknown[:5])}."
+        )
+    true = codes.copy()
+    true[mask] = [code_of[label] for label in labels]
+    return true

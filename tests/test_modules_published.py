@@ -12,8 +12,10 @@ from noisyfit import CrossEntropyClassifier, Network
 from noisyfit.modules import (
     CNN4,
     CNN6,
+    CNN7,
     CNN8,
     MLP,
+    LeNet,
     PreActResNet32,
     PreActResNetThin,
     ResNet34,
@@ -23,7 +25,9 @@ from noisyfit.modules import (
 NETWORKS = {
     "CNN4": (lambda: CNN4((2, 9, 7), 5), (2, 9, 7)),
     "CNN6": (lambda: CNN6((2, 12, 13), 5, dropout=0.0), (2, 12, 13)),
+    "CNN7": (lambda: CNN7((2, 9, 17), 5), (2, 9, 17)),
     "CNN8": (lambda: CNN8((2, 9, 17), 5), (2, 9, 17)),
+    "LeNet": (lambda: LeNet((2, 16, 19), 5), (2, 16, 19)),
     "PreActResNetThin": (lambda: PreActResNetThin(2, 5, depth=14, width=4), (2, 9, 7)),
     "PreActResNet32": (lambda: PreActResNet32(2, 5, width=4), (2, 9, 7)),
     "ResNet34": (lambda: ResNet34(2, 5, width=4), (2, 9, 7)),
@@ -88,11 +92,17 @@ def preact32(n_classes, width=32):
     return total + norm(4 * width) + linear(4 * width, n_classes)
 
 
+def convolutions(widths):
+    return sum(conv(n_in, n_out) + norm(n_out) for n_in, n_out in widths)
+
+
 def pairs_of_convolutions(widths, n_flat, n_hidden, n_classes):
-    total = 0
-    for n_in, n_out in widths:
-        total += conv(n_in, n_out) + norm(n_out)
-    return total + linear(n_flat, n_hidden) + norm(n_hidden) + linear(n_hidden, n_classes)
+    return (
+        convolutions(widths)
+        + linear(n_flat, n_hidden)
+        + norm(n_hidden)
+        + linear(n_hidden, n_classes)
+    )
 
 
 EIGHT = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 196), (196, 196)]
@@ -111,6 +121,12 @@ EIGHT = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 196), (196, 196)]
         (lambda: PreActResNet32(), preact32(10)),
         (lambda: CNN4((1, 28, 28), 10), pairs_of_convolutions([(1, 32), (32, 64)], 3136, 128, 10)),
         (lambda: CNN8((3, 32, 32), 10), pairs_of_convolutions(EIGHT, 196 * 4 * 4, 256, 10)),
+        (lambda: CNN7((3, 32, 32), 100), convolutions([*EIGHT[:5], (196, 16)]) + linear(256, 100)),
+        (lambda: LeNet((3, 32, 32), 10), 62_006),
+        (
+            lambda: LeNet((1, 28, 28), 10),
+            conv(1, 6, 5) + conv(6, 16, 5) + linear(256, 120) + linear(120, 84) + linear(84, 10),
+        ),
         (
             lambda: CNN6((3, 32, 32), 100),
             conv(3, 32) + conv(32, 32) + conv(32, 64) + conv(64, 64)
@@ -159,7 +175,9 @@ def test_thin_network_with_another_depth_raises(depth):
 
 
 @pytest.mark.parametrize(
-    ("cls", "least"), [(CNN4, 4), (CNN6, 12), (CNN8, 8)], ids=lambda value: str(value)
+    ("cls", "least"),
+    [(CNN4, 4), (CNN6, 12), (CNN7, 8), (CNN8, 8), (LeNet, 16)],
+    ids=lambda value: str(value),
 )
 def test_network_takes_images_from_its_least_size_and_refuses_smaller_ones(cls, least):
     net = on_meta(lambda: cls((1, least, least + 1), 4))

@@ -215,3 +215,74 @@ def test_rare_classes_with_right_labels_are_learnt(method):
         plain = CrossEntropyClassifier(random_state=seed).fit(x, y).score(x_test, y_test)
         lost.append(plain - method(random_state=seed).fit(x, y).score(x_test, y_test))
     assert np.mean(lost) < 0.01
+
+
+# ---- steps that are not taken ------------------------------------------------------------------
+
+
+class Skipping(CrossEntropyClassifier):
+    """Training in which some batches take no step, or are passed over in another way."""
+
+    def __init__(self, net=None, *, skipped=(), by="skip", asks=True, random_state=0):
+        super().__init__(net, random_state=random_state)
+        self.skipped, self.by, self.asks = skipped, by, asks
+
+    def _train_epoch(self, run, epoch):
+        (net,) = run.learners
+        net._asks = self.asks
+        for b, (batch, t) in enumerate(run.train_batches(epoch, order=torch.arange(90))):
+            loss, skip = self._loss(run, batch, t), b in self.skipped
+            if self.by == "skip":
+                before = weights(net).clone()
+                run.step(loss, skip=torch.tensor(skip))
+                assert torch.equal(before, weights(net)) == skip
+            elif not skip:
+                run.step(loss)
+
+    def _finish(self, run):
+        optimizer = run.learners[0].optimizers[0]
+        self.state = [v for s in optimizer.state_dict()["state"].values() for v in s.values()]
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["host", "device"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"optimizer__fused": True},
+        {"optimizer__momentum": 0.0},
+        {"optimizer__foreach": True, "optimizer__dampening": 0.5},
+        {"optimizer": torch.optim.Adam},
+        {"optimizer": torch.optim.AdamW, "optimizer__fused": True},
+        {"optimizer": torch.optim.NAdam},
+    ],
+    ids=["SGD-fused", "SGD-plain", "SGD-dampened", "Adam", "AdamW-fused", "NAdam"],
+)
+def test_a_skipped_step_is_one_that_never_was(optimizer, asks):
+    net = Network(max_epochs=3, batch_size=18, gradient_clip=1.0, **optimizer)
+    for skipped in ((0, 3), (2, 4)):  # with and without the first of all steps
+        a, b = (
+            Skipping(net, skipped=skipped, by=by, asks=asks).fit(X, Y) for by in ("skip", "omit")
+        )
+        np.testing.assert_array_equal(a.predict_proba(X), b.predict_proba(X))
+        for ours, theirs in zip(a.state, b.state, strict=True):
+            assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
+
+
+def test_only_the_first_step_asks_the_device():
+    asked = []
+
+    class Watched(torch.Tensor):
+        def item(self):
+            asked.append(bool(self))
+            return super().item()
+
+    class Clf(CrossEntropyClassifier):
+        def _train_epoch(self, run, epoch):
+            run.learners[0]._asks = False
+            for batch, t in run.train_batches(epoch):
+                skip = torch.zeros((), dtype=torch.bool).as_subclass(Watched)
+                run.step(self._loss(run, batch, t), skip=skip)
+
+    for optimizer in (torch.optim.SGD, torch.optim.Adam):
+        Clf(Network(max_epochs=2, optimizer=optimizer), random_state=0).fit(X, Y)
+    assert asked == [False, False]

@@ -5,6 +5,7 @@ from torch.nn import functional
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
 from noisyfit._evidence import combine
+from noisyfit._mixing import MixingMixin
 from noisyfit.losses import bootstrap_hard, bootstrap_soft, cross_entropy
 
 _WEIGHTS = {"soft": 0.05, "hard": 0.2}
@@ -22,7 +23,7 @@ def bootstrap_target(y, proba, weight, kind):
     return (1 - weight) * given + weight * proba
 
 
-class BootstrappingClassifier(BaseNoisyClassifier):
+class BootstrappingClassifier(MixingMixin, BaseNoisyClassifier):
     """One network that mixes its own predictions into the labels.
 
     The target of a sample is its given label with most of the weight and the network's prediction
@@ -42,6 +43,10 @@ class BootstrappingClassifier(BaseNoisyClassifier):
         Epochs of plain training first.
     detach_target : bool, default=True
         No gradient through soft targets. False adds a pull towards certain predictions.
+    mixup : float, default=0.0
+        Above 0, train on mixed pairs of rows, as `MixupClassifier` with this alpha: the loss asks
+        for both labels in proportion, and the prediction that enters the targets is that of the
+        mixed row.
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random
         (and mirrors colour images) and leaves tables alone.
@@ -69,7 +74,7 @@ class BootstrappingClassifier(BaseNoisyClassifier):
         Estimated share of wrong labels, ``1 - clean_proba_.mean()``.
     dynamics_ : dict of ndarrays of shape (n_samples,)
         ``n_seen``, ``wrong_events``, ``margin`` and ``proba`` of the given labels, averaged over
-        the training passes.
+        the training passes; of mixed rows with the class of the partner set aside.
     nets_ : list of skorch nets
         The trained network.
     history_ : list of dict
@@ -115,6 +120,7 @@ class BootstrappingClassifier(BaseNoisyClassifier):
         weight="auto",
         warmup=0,
         detach_target=True,
+        mixup=0.0,
         augment="auto",
         clean_score="auto",
         random_state=None,
@@ -125,6 +131,7 @@ class BootstrappingClassifier(BaseNoisyClassifier):
         self.weight = weight
         self.warmup = warmup
         self.detach_target = detach_target
+        self.mixup = mixup
         self.augment = augment
         self.clean_score = clean_score
         self.random_state = random_state
@@ -138,22 +145,25 @@ class BootstrappingClassifier(BaseNoisyClassifier):
             check_real(self.weight, "weight", 0, 1)
         check_integer(self.warmup, "warmup", 0)
         check_bool(self.detach_target, "detach_target")
+        check_real(self.mixup, "mixup", 0)
 
     def _begin(self, run):
         if self.warmup > run.max_epochs:
             raise ValueError(f"warmup={self.warmup} is more than max_epochs={run.max_epochs}.")
         run.last_stage = self.warmup
+        run.memory.alpha = self.mixup or None
         run.memory.weight = _WEIGHTS[self.kind] if is_auto(self.weight) else self.weight
 
     def _loss(self, run, batch, t):
-        (net,) = run.learners
-        logits = net(run.view(batch.x))  # (batch, n_classes)
-        run.observe(batch.index, logits)
+        _, losses = self._pass(run, batch, t)
+        return losses.mean()
+
+    def _row_losses(self, run, logits, y, index, t):
         if t < self.warmup:
-            return cross_entropy(logits, batch.y).mean()
+            return cross_entropy(logits, y)
         if self.kind == "hard":
-            return bootstrap_hard(logits, batch.y, run.memory.weight).mean()
-        return bootstrap_soft(logits, batch.y, run.memory.weight, self.detach_target).mean()
+            return bootstrap_hard(logits, y, run.memory.weight)
+        return bootstrap_soft(logits, y, run.memory.weight, self.detach_target)
 
     def _refined_proba(self, run, logits, clean_proba):
         proba = combine(logits, self.ensemble)

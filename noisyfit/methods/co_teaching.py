@@ -1,7 +1,14 @@
 """Co-teaching: each network learns from the samples that the other finds easy."""
 
 from noisyfit._base import BaseNoisyClassifier
-from noisyfit._small_loss import SmallLossMixin, refuse_equal_starts
+from noisyfit._checks import is_one_of
+from noisyfit._small_loss import (
+    SmallLossMixin,
+    code_forget_rate,
+    exchanged,
+    forget_rate,
+    refuse_equal_starts,
+)
 from noisyfit.losses import cross_entropy
 
 
@@ -27,6 +34,9 @@ class CoTeachingClassifier(SmallLossMixin, BaseNoisyClassifier):
         Epochs in which the dropped share grows to the noise rate (T_k).
     exponent : float, default=1.0
         The share grows with ``epoch ** exponent`` (c).
+    schedule : {"paper", "code"}, default="paper"
+        How the dropped share grows. ``"code"`` is the authors' code: `n_gradual` equally spaced
+        values from 0 to ``noise_rate ** exponent``, then the noise rate.
     per_class : bool, default=False
         Rank the losses inside each given class, so that rare classes are not dropped first.
     ensemble : {"proba", "logits", "first", "second"}, default="proba"
@@ -104,6 +114,7 @@ class CoTeachingClassifier(SmallLossMixin, BaseNoisyClassifier):
         noise_rate="auto",
         n_gradual=10,
         exponent=1.0,
+        schedule="paper",
         per_class=False,
         ensemble="proba",
         augment="auto",
@@ -115,6 +126,7 @@ class CoTeachingClassifier(SmallLossMixin, BaseNoisyClassifier):
         self.noise_rate = noise_rate
         self.n_gradual = n_gradual
         self.exponent = exponent
+        self.schedule = schedule
         self.per_class = per_class
         self.ensemble = ensemble
         self.augment = augment
@@ -122,19 +134,26 @@ class CoTeachingClassifier(SmallLossMixin, BaseNoisyClassifier):
         self.random_state = random_state
         self.verbose = verbose
 
+    def _check_parameters(self):
+        super()._check_parameters()
+        if not is_one_of(self.schedule, ("paper", "code")):
+            raise ValueError(f"schedule must be 'paper' or 'code', got {self.schedule!r}.")
+
     def _begin(self, run):
         refuse_equal_starts(run)
         super()._begin(run)
 
+    def _share_to_drop(self, rate, epoch, n_epochs):
+        form = code_forget_rate if self.schedule == "code" else forget_rate
+        return form(epoch, rate, self.n_gradual, self.exponent)
+
     def _loss(self, run, batch, t):
         f, g = run.learners
         x = run.view(batch.x)
-        logits_f, logits_g = f(x), g(x)  # (batch, n_classes)
-        run.observe(batch.index, logits_f)
-        run.observe(batch.index, logits_g)
-        loss_f, loss_g = cross_entropy(logits_f, batch.y), cross_entropy(logits_g, batch.y)
-        kept_f = self._choose(run, batch.y, loss_f)
-        kept_g = self._choose(run, batch.y, loss_g)
-        run.memory.selection.add(batch.index, (kept_f + kept_g) / 2)
-        # each learns what the other chose
-        return (loss_f * kept_g).sum() / kept_g.sum() + (loss_g * kept_f).sum() / kept_f.sum()
+        logits = f(x), g(x)  # each (batch, n_classes)
+        for of_one in logits:
+            run.observe(batch.index, of_one)
+        losses = [cross_entropy(of_one, batch.y) for of_one in logits]
+        kept = [self._choose(run, batch.y, of_one) for of_one in losses]
+        run.memory.selection.add(batch.index, (kept[0] + kept[1]) / 2)
+        return exchanged(losses, kept)

@@ -1,27 +1,13 @@
 """mixup: training on convex combinations of pairs of samples."""
 
-import torch
-
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_real, is_auto
+from noisyfit._mixing import MixingMixin
 from noisyfit._small_tables import mixing_alpha
-from noisyfit.augment import beta, mixup, random_permutation
 from noisyfit.losses import cross_entropy
 
 
-def mixup_loss(logits, y, y_partner, lam):
-    """``lam CE(logits, y) + (1 - lam) CE(logits, y_partner)``, shape (batch,)."""
-    return lam * cross_entropy(logits, y) + (1 - lam) * cross_entropy(logits, y_partner)
-
-
-def without_partner(logits, y, y_partner):
-    """Logits of mixed rows with the partner's class set aside, unless it is the row's own."""
-    logits = logits.detach()
-    masked = logits.scatter(1, y_partner[:, None], -torch.inf)
-    return torch.where((y == y_partner)[:, None], logits, masked)
-
-
-class MixupClassifier(BaseNoisyClassifier):
+class MixupClassifier(MixingMixin, BaseNoisyClassifier):
     """One network trained on mixed pairs of samples and labels.
 
     Every row is mixed with a random partner; the loss asks for both labels in proportion. A wrong
@@ -130,28 +116,9 @@ class MixupClassifier(BaseNoisyClassifier):
         by_default = mixing_alpha(1.0 if self._on_table or run.has_views else 8.0, self._shape)
         run.memory.alpha = by_default if is_auto(self.alpha) else self.alpha
 
-    def _train_epoch(self, run, epoch):
-        weights = beta(run.memory.alpha, len(run.data), run.rng)  # more than there are batches
-        if self.per_sample:
-            run.memory.weights = torch.as_tensor(weights, dtype=torch.float32, device=run.device)
-        else:
-            run.memory.weights = iter(weights.tolist())
-        super()._train_epoch(run, epoch)
-
     def _loss(self, run, batch, t):
-        (net,) = run.learners
-        weights = run.memory.weights
-        lam = weights[batch.index] if self.per_sample else next(weights)
-        partner = self._partners(run, len(batch.y))
-        y, y_partner = batch.y, batch.y[partner]
-        logits = net(mixup(run.view(batch.x), lam, partner))  # (batch, n_classes)
-        # without the partner's class two classes leave nothing to choose from
-        counts = y == y_partner if run.n_classes == 2 else None
-        run.observe(batch.index, without_partner(logits, y, y_partner), counts)
-        run.observe(batch.index[partner], without_partner(logits, y_partner, y), counts)
-        return mixup_loss(logits, y, y_partner, lam).mean()
+        _, losses = self._pass(run, batch, t)
+        return losses.mean()
 
-    def _partners(self, run, n):
-        if run.memory.alpha == 0:  # leaves the order of the batches as plain training has it
-            return torch.arange(n, device=run.device)
-        return random_permutation(n, run.generator)
+    def _row_losses(self, run, logits, y, index, t):
+        return cross_entropy(logits, y)

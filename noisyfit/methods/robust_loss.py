@@ -9,7 +9,8 @@ from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, check_real, is_auto
 from noisyfit._divide import with_class_floor
 from noisyfit._evidence import softmax
-from noisyfit._small_tables import epochs_before_doubt
+from noisyfit._mixing import MixingMixin
+from noisyfit._small_tables import epochs_before_doubt, steps_to_start
 from noisyfit.losses import cross_entropy, get_loss
 
 _LARGEST_PRUNED = 0.8
@@ -28,11 +29,6 @@ def believed_rows(p, y, k, n_classes):
     believed = (p > k) | (p >= enough)
     score = torch.where(believed, 1.0, p / 2)  # below the threshold in their order
     return with_class_floor(score, y, n_classes, threshold=0.5) > 0.5
-
-
-def steps_to_start(n_classes, on_table):
-    """Steps of cross-entropy after which a bounded loss has a gradient to go on, measured."""
-    return (1 if on_table else 3) * (40 + 1.6 * n_classes)
 
 
 def mean_negentropy(logits):
@@ -72,7 +68,7 @@ def _copy(module):
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
-class RobustLossClassifier(BaseNoisyClassifier):
+class RobustLossClassifier(MixingMixin, BaseNoisyClassifier):
     """One network trained with a robust loss.
 
     The gradient of cross-entropy is largest for labels that the network finds least probable, and
@@ -96,6 +92,9 @@ class RobustLossClassifier(BaseNoisyClassifier):
         are equally improbable. ``"auto"`` is about 50 steps with few classes and 200 with a
         hundred, three times that on images, more on tables with few columns, and at most half of
         all epochs. Published: 0, with many more steps.
+    mixup : float, default=0.0
+        Above 0, train on mixed pairs of rows, as `MixupClassifier` with this alpha: the loss asks
+        for both labels in proportion, in the warm-up too.
     l1 : float, default=0.0
         Weight of the sum of absolute weights of the network (delta of ``"anl_ce"``, published
         with 5e-5 for CIFAR-10 and 5e-7 for CIFAR-100 in the place of weight decay).
@@ -140,7 +139,7 @@ class RobustLossClassifier(BaseNoisyClassifier):
         Rows that the last epochs trained on: all, unless ``"truncated_gce"`` set some aside.
     dynamics_ : dict of ndarrays of shape (n_samples,)
         ``n_seen``, ``wrong_events``, ``margin`` and ``proba`` of the given labels, averaged over
-        the training passes.
+        the training passes; of mixed rows with the class of the partner set aside.
     nets_ : list of skorch nets
         The trained network.
     history_ : list of dict
@@ -193,6 +192,7 @@ class RobustLossClassifier(BaseNoisyClassifier):
         loss="gce",
         loss_params=None,
         warmup="auto",
+        mixup=0.0,
         l1=0.0,
         entropy=0.0,
         prune_start="auto",
@@ -207,6 +207,7 @@ class RobustLossClassifier(BaseNoisyClassifier):
         self.loss = loss
         self.loss_params = loss_params
         self.warmup = warmup
+        self.mixup = mixup
         self.l1 = l1
         self.entropy = entropy
         self.prune_start = prune_start
@@ -222,8 +223,8 @@ class RobustLossClassifier(BaseNoisyClassifier):
         self._resolve_loss()
         if not is_auto(self.warmup):
             check_integer(self.warmup, "warmup", 0)
-        check_real(self.l1, "l1", 0)
-        check_real(self.entropy, "entropy", 0)
+        for name in ("mixup", "l1", "entropy"):
+            check_real(getattr(self, name), name, 0)
         check_bool(self.guards, "guards")
         for name in ("prune_start", "prune_interval"):
             value = getattr(self, name)
@@ -248,6 +249,7 @@ class RobustLossClassifier(BaseNoisyClassifier):
 
     def _begin(self, run):
         memory = run.memory
+        memory.alpha = self.mixup or None
         memory.loss = self._resolve_loss()
         if callable(self.loss):
             check_loss(self.loss, run.n_classes, run.device)
@@ -264,7 +266,7 @@ class RobustLossClassifier(BaseNoisyClassifier):
     def _resolve_warmup(self, run):
         n = run.max_epochs
         if is_auto(self.warmup):
-            short = math.ceil(steps_to_start(run.n_classes, self._on_table) / run.steps_per_epoch)
+            short = math.ceil(steps_to_start(run.n_classes, self._shape) / run.steps_per_epoch)
             return min(epochs_before_doubt(short, self._shape, run.steps_per_epoch), n // 2)
         if self.warmup > n:
             raise ValueError(f"warmup={self.warmup} is more than max_epochs={n}.")
@@ -313,14 +315,12 @@ class RobustLossClassifier(BaseNoisyClassifier):
             run.memory.best = _copy(run.learners[0].module)
         return scores
 
+    def _row_losses(self, run, logits, y, index, t):
+        losses = (cross_entropy if t < run.memory.warmup else run.memory.loss)(logits, y)
+        return losses * run.memory.kept[index] if self._prunes else losses
+
     def _loss(self, run, batch, t):
-        (net,) = run.learners
-        logits = net(run.view(batch.x))  # (batch, n_classes)
-        run.observe(batch.index, logits)
-        loss_of = cross_entropy if t < run.memory.warmup else run.memory.loss
-        losses = loss_of(logits, batch.y)
-        if self._prunes:
-            losses = losses * run.memory.kept[batch.index]
+        logits, losses = self._pass(run, batch, t)
         loss = losses.mean()
         if self.l1:
             loss = loss + self.l1 * sum(w.abs().sum() for w in run.memory.parameters)

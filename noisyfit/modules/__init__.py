@@ -5,7 +5,7 @@ embeddings, or exchange the last layer, can use any of them. Sizes below 1 and p
 outside [0, 1] raise ``ValueError``, other types ``TypeError``.
 """
 
-from noisyfit.modules._convolutional import CNN4, CNN6, CNN8, CNN9, SmallCNN
+from noisyfit.modules._convolutional import CNN4, CNN6, CNN7, CNN8, CNN9, LeNet, SmallCNN
 from noisyfit.modules._mlp import MLP
 from noisyfit.modules._preactivation import PreActResNet18, PreActResNet32, PreActResNetThin
 from noisyfit.modules._residual import ResNet34
@@ -14,9 +14,11 @@ from noisyfit.modules._torchvision import TorchvisionBackbone
 __all__ = [
     "CNN4",
     "CNN6",
+    "CNN7",
     "CNN8",
     "CNN9",
     "MLP",
+    "LeNet",
     "PreActResNet18",
     "PreActResNet32",
     "PreActResNetThin",

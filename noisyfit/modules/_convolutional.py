@@ -179,6 +179,39 @@ class CNN6(Classifier):
         self.classifier = nn.Linear(512, n_classes)
 
 
+class CNN7(Classifier):
+    """The seven-layer network for CIFAR-100 of the co-teaching+ paper.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        (channels, height, width), at least 8 pixels high and wide.
+    n_classes : int
+
+    References
+    ----------
+    Yu et al., "How does Disagreement Help Generalization against Label Corruption?", ICML 2019.
+
+    Examples
+    --------
+    >>> from noisyfit.modules import CNN7
+    >>> CNN7(input_shape=(3, 32, 32), n_classes=100).classifier
+    Linear(in_features=256, out_features=100, bias=True)
+    """
+
+    def __init__(self, input_shape, n_classes):
+        super().__init__()
+        channels, height, width = check_input_shape(input_shape, least=8)
+        check_counts(n_classes=n_classes)
+        layers = []
+        for widths in ((channels, 64, 64), (64, 128, 128), (128, 196, 16)):
+            for n_in, n_out in pairwise(widths):
+                layers += convolution(n_in, n_out, nn.ReLU(inplace=True), padding=1)
+            layers += [nn.MaxPool2d(2)]
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        self.classifier = nn.Linear(16 * (height // 8) * (width // 8), n_classes)
+
+
 class CNN8(Classifier):
     """The eight-layer network for CIFAR-10 of the symmetric and the active-passive losses.
 
@@ -213,6 +246,42 @@ class CNN8(Classifier):
         self.body = nn.Sequential(*layers, nn.Flatten(), *hidden)
         self.classifier = nn.Linear(256, n_classes)
         he_normal(self)
+
+
+class LeNet(Classifier):
+    """LeNet-5 with ReLU and max-pooling, the network for CIFAR-10 of the co-teaching+ paper.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        (channels, height, width), at least 16 pixels high and wide.
+    n_classes : int
+
+    References
+    ----------
+    LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998.
+    Yu et al., "How does Disagreement Help Generalization against Label Corruption?", ICML 2019.
+
+    Examples
+    --------
+    >>> from noisyfit.modules import LeNet
+    >>> sum(p.numel() for p in LeNet(input_shape=(3, 32, 32), n_classes=10).parameters())
+    62006
+    """
+
+    def __init__(self, input_shape, n_classes):
+        super().__init__()
+        channels, height, width = check_input_shape(input_shape, least=16)
+        check_counts(n_classes=n_classes)
+        layers = []
+        for n_in, n_out in pairwise((channels, 6, 16)):
+            layers += [nn.Conv2d(n_in, n_out, 5), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+        height, width = (((side - 4) // 2 - 4) // 2 for side in (height, width))
+        layers += [nn.Flatten()]
+        for n_in, n_out in pairwise((16 * height * width, 120, 84)):
+            layers += [nn.Linear(n_in, n_out), nn.ReLU(inplace=True)]
+        self.body = nn.Sequential(*layers)
+        self.classifier = nn.Linear(84, n_classes)
 
 
 def _normalised_layer(n_in, n_out):

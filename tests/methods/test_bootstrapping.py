@@ -115,6 +115,8 @@ def test_a_large_weight_resists_memorisation(digits):
         {"warmup": 0.5},
         {"warmup": 51},
         {"detach_target": 1},
+        {"mixup": -1},
+        {"mixup": None},
     ],
 )
 def test_bad_parameters_are_refused(params):

@@ -347,6 +347,8 @@ def test_selected_covers_all_rows_given_to_fit():
         ({"loss": lambda logits, y: (0 * gce(logits, y)).sqrt()}, "not finite"),
         ({"warmup": -1}, "warmup"),
         ({"warmup": 51}, "warmup=51 is more than max_epochs=50"),
+        ({"mixup": -1}, "mixup"),
+        ({"mixup": "auto"}, "mixup"),
         ({"l1": -1}, "l1"),
         ({"entropy": -1}, "entropy"),
         ({"entropy": "auto"}, "entropy"),
