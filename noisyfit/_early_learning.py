@@ -6,14 +6,14 @@ from torch.nn.functional import softmax
 from noisyfit._checks import check_integer, check_real, is_auto, is_one_of
 from noisyfit._divide import rare_class_factor
 from noisyfit._evidence import combine
+from noisyfit._small_tables import steps_to_learn
 
 _SMALLEST_PROBA = 1e-4
 _SMALLEST = 1e-12
 _FEW_CLASSES = 20
-# A full term holds on to the first, straight border between classes that lie close in few columns,
-# and to a network that has not learnt anything; measured on tables of 30 to 400 rows.
+# A full term holds on to the first, straight border between classes that lie close in few columns;
+# measured on tables of 30 to 400 rows.
 _COLUMNS_FOR_FULL_STRENGTH = 12
-_PLAIN_STEPS = 20
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -87,7 +87,8 @@ class EarlyLearningMixin:
     def _warmup_epochs(self, run):
         """Epochs without the term."""
         if is_auto(self.warmup):
-            return min(_PLAIN_STEPS // run.steps_per_epoch, run.max_epochs // 3)
+            plain = int(steps_to_learn(run.n_classes, self._shape) // run.steps_per_epoch)
+            return min(plain, run.max_epochs if self._on_table else run.max_epochs // 3)
         if self.warmup > run.max_epochs:
             raise ValueError(
                 f"warmup={self.warmup} is longer than the training of max_epochs={run.max_epochs}."

@@ -1,4 +1,4 @@
-"""What a fitted network feeds into its last linear layer."""
+"""What a network feeds into its last linear layer, fitted or in training."""
 
 import sys
 from contextlib import ExitStack
@@ -102,3 +102,35 @@ class _LastLinear:
                 "it must see one for each."
             )
         return np.ascontiguousarray(features)
+
+
+class Watched:
+    """A network without gradient that gives features with its logits.
+
+    Features are the input of its last linear layer; without one, its output.
+
+    Parameters
+    ----------
+    learner : Learner
+        In whose layout and precision batches pass.
+    module : torch.nn.Module
+    """
+
+    def __init__(self, learner, module):
+        self._learner, self._module = learner, module
+        self._seen = None
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear):
+                layer.register_forward_pre_hook(self._see)
+
+    def _see(self, layer, inputs):
+        self._seen = inputs[0]
+
+    def __call__(self, x):
+        """Output (batch, ...) and features (batch, n_features) of a prepared batch, float32."""
+        with torch.no_grad():
+            out = self._learner.forward(self._module, x)
+        seen, self._seen = self._seen, None
+        if seen is None or len(seen) != len(x):
+            seen = out
+        return out, seen.flatten(1).float()

@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch.func import functional_call, jvp
 
-_TILT = 1.1  # factor on the parameters that must change what the network says
+_TILT, _SHIFT = 1.1, 0.1  # applied to all parameters, they must change what the network says
 
 
 class LookAhead:
@@ -66,18 +66,39 @@ class LookAhead:
             warnings.simplefilter("ignore", FutureWarning)
             return jvp(function, (parameters,), (direction,))
 
-    def check(self, x):
-        """Refuse a module whose output on a prepared batch does not follow the parameters."""
+    def check(self, x, second_order=False):
+        """Refuse a module whose output on a prepared batch does not follow the parameters.
+
+        With `second_order` also one that cannot be differentiated twice.
+        """
+        name = type(self._learner.module).__name__
+        if getattr(self._learner.net, "compile", False):
+            raise ValueError(
+                f"compile=True fixes the parameters of {name}, so that no step can be tried out on "
+                "a copy of them; leave it False."
+            )
         self._learner.eval()
         with torch.no_grad():
             own = self._learner(x)
             same = self(x, self.parameters)
-            tilted = self(x, {name: _TILT * p for name, p in self.parameters.items()})
+            tilted = self(x, {key: _TILT * p + _SHIFT for key, p in self.parameters.items()})
+        if second_order:
+            self._differentiate_twice(x, name)
         self._learner.train()
         if not torch.allclose(own, same, rtol=1e-3, atol=1e-4) or torch.equal(own, tilted):
             raise ValueError(
-                f"{type(self._learner.module).__name__} does not compute its output from the "
-                "parameters it lists, so that no step can be tried out on a copy of them. Modules "
-                "that rewrite their own weights (weight or spectral normalisation as a hook) do "
-                "so; use torch.nn.utils.parametrizations instead."
+                f"{name} does not compute its output from the parameters it lists, so that no "
+                "step can be tried out on a copy of them. Modules that rewrite their own weights "
+                "(weight or spectral normalisation as a hook) do so; use "
+                "torch.nn.utils.parametrizations instead."
             )
+
+    def _differentiate_twice(self, x, name):
+        try:
+            gradient = self.gradient(self(x, self.parameters).square().mean(), second_order=True)
+            self.gradient(sum(g.square().sum() for g in gradient.values()))
+        except (RuntimeError, NotImplementedError) as error:
+            raise ValueError(
+                f"{name} cannot be differentiated twice ({str(error).splitlines()[0]}); set "
+                "second_order=False."
+            ) from error

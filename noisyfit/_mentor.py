@@ -1,23 +1,25 @@
-"""Curricula of MentorNet: rules from losses to weights of samples, and the network that learns one."""
+"""Curricula of MentorNet, from losses to weights: rules, and the network that learns one."""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
-from torch import nn
-from torch.nn import functional
 
 from noisyfit._checks import check_integer, check_real, is_one_of
 from noisyfit._curriculum import hard_weights, linear_weights
+from noisyfit._mentor_network import (
+    PERCENT,
+    MentorModule,
+    as_numbers,
+    as_points,
+    published_grid,
+    squared_error,
+    train_module,
+)
 from noisyfit._random import draw_seed
 
 ARCHITECTURES = ("mlp", "lstm")
-LARGEST_LOSS, LARGEST_DIFFERENCE = 30.0, 5.0  # of the published grid
-_PERCENT = 100
-_EMBEDDING, _HIDDEN = 5, 20
-_LEARNING_RATE, _STAIR, _N_STAIRS, _CLIP = 0.1, 0.9, 30, 5.0
 _FORMAT, _VERSION = "noisyfit mentor", 1
 
 
@@ -42,16 +44,6 @@ def predefined(loss, difference, progress, width=1.0):
 CURRICULA = {"predefined": predefined, "self_paced": self_paced}
 
 
-def published_grid(n_points, generator):
-    """`n_points` of the 120 x 100 x 100 values of (loss, difference, progress) of the paper."""
-    losses = torch.cat([torch.arange(100) / 10, torch.arange(10.0, 30.0)])
-    differences = torch.arange(-50, 50) / 10
-    sizes = len(losses), len(differences), _PERCENT
-    chosen = torch.randperm(sizes[0] * sizes[1] * sizes[2], generator=generator)[:n_points]
-    i, j, progress = torch.unravel_index(chosen, sizes)
-    return losses[i], differences[j], progress
-
-
 def rule_weights(rule, loss, difference, progress):
     """Weights (n,) of a rule for points that differ in `progress`."""
     weights = torch.empty_like(loss)
@@ -61,66 +53,17 @@ def rule_weights(rule, loss, difference, progress):
     return weights
 
 
-class MentorModule(nn.Module):
-    """Loss, difference and embedded progress to the logit of a weight: fewer than 1000 parameters.
-
-    One step of the published LSTM from an empty state leaves ``sigmoid(gate) * tanh(candidate)``
-    in the cell of each direction; its other gates act on nothing.
-    """
-
-    def __init__(self, architecture, generator):
-        super().__init__()
-
-        def normal(*shape):
-            return nn.Parameter(torch.randn(shape, generator=generator))
-
-        self.is_lstm = architecture == "lstm"
-        self.embedding = normal(_PERCENT, _EMBEDDING).requires_grad_(not self.is_lstm)
-        self.hidden, self.hidden_bias = normal(_HIDDEN, 2 + _EMBEDDING), normal(_HIDDEN)
-        self.out, self.out_bias = normal(1, _HIDDEN), nn.Parameter(torch.zeros(1))
-        if self.is_lstm:
-            self.gates, self.gates_bias = normal(4, 2), nn.Parameter(torch.zeros(4))
-
-    def forward(self, loss, difference, progress):
-        """Logits (n,); `progress` is an integer or an int64 tensor (n,)."""
-        loss = loss.clamp(0, LARGEST_LOSS)
-        difference = difference.clamp(-LARGEST_DIFFERENCE, LARGEST_DIFFERENCE)
-        features = torch.stack([loss, difference], dim=1)  # (n, 2)
-        if self.is_lstm:
-            gate, candidate = functional.linear(features, self.gates, self.gates_bias).chunk(2, 1)
-            features = gate.sigmoid() * candidate.tanh()  # (n, 2), one per direction
-        embedded = self.embedding[progress].expand(len(features), _EMBEDDING)
-        features = torch.cat([features, embedded], dim=1)  # (n, 7)
-        hidden = functional.linear(features, self.hidden, self.hidden_bias).tanh()
-        return functional.linear(hidden, self.out, self.out_bias).squeeze(1)
-
-
-def train_module(module, points, target, n_steps, batch_size, penalty, generator):
-    """Fit `module` to the targets (n,) at `points`, three tensors (n,).
-
-    Adam with the published rate, staircase and clipping; cross-entropy if all targets are 0 or 1,
-    else the squared error.
-    """
-    is_binary = ((target == 0) | (target == 1)).all()
-    error = functional.binary_cross_entropy_with_logits if is_binary else _squared_error
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=_LEARNING_RATE, fused=True)
-    (group,) = optimizer.param_groups
-    kept_small = [p for name, p in module.named_parameters() if name in ("hidden", "out", "gates")]
-    for step in range(n_steps):
-        group["lr"] = _LEARNING_RATE * _STAIR ** (step * _N_STAIRS // n_steps)
-        rows = torch.randint(len(target), (batch_size,), generator=generator)
-        loss = error(module(*(values[rows] for values in points)), target[rows])
-        if penalty:
-            loss = loss + penalty / len(target) * sum(p.square().sum() for p in kept_small)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, _CLIP)
-        optimizer.step()
-
-
-def _squared_error(logits, target):
-    return (logits.sigmoid() - target).square().mean()
+def check_rule(rule, name):
+    """Refuse what is no function to weights, tried on a few losses."""
+    if isinstance(rule, type) or not callable(rule):
+        raise TypeError(f"{name} must be a function (loss, difference, progress), got {rule!r}.")
+    loss = torch.linspace(0, 6, 7)
+    for progress in (0, 50, PERCENT - 1):
+        weights = rule(loss, loss - 2, progress)
+        if not torch.is_tensor(weights) or weights.shape != loss.shape:
+            raise ValueError(f"{name} must return one weight per sample, a tensor (batch,).")
+        if not ((weights >= 0) & (weights <= 1)).all():
+            raise ValueError(f"{name} must return weights in [0, 1], got {weights.tolist()}.")
 
 
 class Mentor:
@@ -191,13 +134,7 @@ class Mentor:
         """Whether it can weigh samples."""
         return hasattr(self, "_module")
 
-    def check_parameters(self):
-        """Refuse parameters that it could not be trained with.
-
-        Raises
-        ------
-        ValueError, TypeError
-        """
+    def _check_parameters(self):
         if not is_one_of(self.architecture, ARCHITECTURES):
             raise ValueError(
                 f"architecture must be one of {ARCHITECTURES}, got {self.architecture!r}."
@@ -224,12 +161,12 @@ class Mentor:
         -------
         self
         """
-        self.check_parameters()
-        points = _as_points(loss, difference, progress)
-        target = _as_numbers(weight, "weight")
+        self._check_parameters()
+        points = as_points(loss, difference, progress)
+        target = as_numbers(weight, "weight").cpu()
         if target.shape != points[0].shape:
             raise ValueError(f"weight must hold {len(points[0])} numbers, got {len(target)}.")
-        if ((target < 0) | (target > 1)).any():
+        if not ((target >= 0) & (target <= 1)).all():
             raise ValueError("weight must lie in [0, 1].")
         generator = torch.Generator().manual_seed(draw_seed(self.random_state))
         return self._train(points, target, generator)
@@ -249,7 +186,7 @@ class Mentor:
         -------
         self
         """
-        self.check_parameters()
+        self._check_parameters()
         check_integer(n_points, "n_points", 5)
         rule = CURRICULA[rule] if is_one_of(rule, CURRICULA) else rule
         check_rule(rule, "rule")
@@ -258,7 +195,7 @@ class Mentor:
         target = rule_weights(rule, *points)
         n_held = len(target) // 5
         self._train([values[n_held:] for values in points], target[n_held:], generator)
-        self.progress_range_ = 0, _PERCENT - 1
+        self.progress_range_ = 0, PERCENT - 1
         self._measure([values[:n_held] for values in points], target[:n_held])
         return self
 
@@ -273,7 +210,7 @@ class Mentor:
 
     def _measure(self, points, target):
         with torch.no_grad():
-            self.error_ = _squared_error(self._module(*points), target).item()
+            self.error_ = squared_error(self._module(*points), target).item()
 
     def __call__(self, loss, difference, progress):
         """Weights of samples.
@@ -293,11 +230,15 @@ class Mentor:
         if not self.is_trained:
             raise NotFittedError("The mentor is not trained; call fit, imitate or Mentor.load.")
         low, high = self.progress_range_
-        loss, difference = _as_numbers(loss, "loss"), _as_numbers(difference, "difference")
-        if self._module.out.device != loss.device:
-            self._module.to(loss.device)
+        loss, difference = as_numbers(loss, "loss"), as_numbers(difference, "difference")
+        self._to(loss.device)
         with torch.no_grad():
             return self._module(loss, difference, min(max(int(progress), low), high)).sigmoid()
+
+    def _to(self, device):
+        if self._module.out.device != device:
+            self._module.to(device)
+        return self
 
     def save(self, path):
         """Write the trained mentor to a file of text (JSON).
@@ -352,55 +293,15 @@ class Mentor:
     @classmethod
     def _from_content(cls, content):
         mentor = cls(content["architecture"])
-        mentor.check_parameters()
+        mentor._check_parameters()
         module = MentorModule(mentor.architecture, torch.Generator())
-        weights = {name: torch.tensor(value) for name, value in content["weights"].items()}
+        weights = {name: torch.tensor(value) for name, value in dict(content["weights"]).items()}
         if not all(values.isfinite().all() for values in weights.values()):
             raise ValueError
         module.load_state_dict(weights)
         low, high = (int(p) for p in content["progress_range"])
-        if not 0 <= low <= high < _PERCENT:
+        if not 0 <= low <= high < PERCENT:
             raise ValueError
         mentor._module = module.requires_grad_(False)
         mentor.progress_range_, mentor.error_ = (low, high), float(content["error"])
         return mentor
-
-
-def check_rule(rule, name, device=None):
-    """Refuse what is no function to weights, tried on a few losses."""
-    if isinstance(rule, type) or not callable(rule):
-        raise TypeError(f"{name} must be a function (loss, difference, progress), got {rule!r}.")
-    loss = torch.linspace(0, 6, 7, device=device)
-    for progress in (0, 50, _PERCENT - 1):
-        weights = rule(loss, loss - 2, progress)
-        if not torch.is_tensor(weights) or weights.shape != loss.shape:
-            raise ValueError(f"{name} must return one weight per sample, a tensor (batch,).")
-        if not ((weights >= 0) & (weights <= 1)).all():
-            raise ValueError(f"{name} must return weights in [0, 1], got {weights.tolist()}.")
-
-
-def _as_numbers(values, name):
-    if not torch.is_tensor(values):
-        values = torch.from_numpy(np.asarray(values, dtype=np.float32))
-    if values.ndim != 1:
-        raise ValueError(f"{name} must have one axis, got shape {tuple(values.shape)}.")
-    return values.detach().float()
-
-
-def _as_points(loss, difference, progress):
-    """Three tensors (n,) on the host: float32, float32, int64."""
-    loss, difference = _as_numbers(loss, "loss").cpu(), _as_numbers(difference, "difference").cpu()
-    progress = torch.as_tensor(np.asarray(progress))
-    if progress.is_floating_point() or progress.ndim > 1:
-        raise ValueError("progress must be an integer, or one for each sample.")
-    if ((progress < 0) | (progress >= _PERCENT)).any():
-        raise ValueError(f"progress must lie in 0, ..., {_PERCENT - 1}.")
-    progress = progress.long().expand(len(loss)) if progress.ndim == 0 else progress.long()
-    if not len(loss) == len(difference) == len(progress) > 0:
-        raise ValueError(
-            "loss, difference and progress must have the same length, at least 1; got "
-            f"{len(loss)}, {len(difference)} and {len(progress)}."
-        )
-    if not (loss.isfinite().all() and difference.isfinite().all()):
-        raise ValueError("loss and difference must be finite.")
-    return loss, difference, progress

@@ -1,4 +1,4 @@
-"""Training on mixed pairs of rows: the draws, the loss, and what a mixed prediction says of each."""
+"""Training on mixed pairs of rows: draws, loss, and what a mixed prediction says of either row."""
 
 import torch
 

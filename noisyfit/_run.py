@@ -117,15 +117,18 @@ class Run:
         neither weight decay nor momentum acts. For batches in which nothing is selected; `loss`
         must be finite all the same.
 
-        The gradients of `further` scalars are added one by one, so that they may be made lazily
-        and only one graph lives at a time; they may share theirs with `loss`.
+        The gradients of the scalars in `further` are added one after the other: a generator that
+        makes them keeps one graph alive at a time. They may share a part of theirs with `loss`.
         """
         learners = self.learners if learners is None else learners
         for learner in learners:
             learner.zero_grad()
+        at_once = [loss]  # with the first of the others: one pass over what they share
         for extra in further:
-            extra.backward(retain_graph=True)
-        loss.backward()
+            torch.autograd.backward([*at_once, extra], retain_graph=True)
+            at_once = []
+        if at_once:
+            loss.backward()
         for learner in learners:
             learner.apply_gradient(self._batch, skip)
         self._losses.append(loss.detach())

@@ -53,15 +53,14 @@ def small_loss_per_class(losses, y, forget, n_classes):
     return torch.zeros_like(losses).index_copy_(0, by_class, kept)
 
 
-def exchanged(losses, kept, n=None):
+def exchanged(losses, kept):
     """Scalar loss by which each of two networks learns what the other kept.
 
-    `losses` and weights `kept` are pairs of (batch,). Sums are divided by `n`, by default the
-    number kept.
+    `losses` and `kept`, weights 0 or 1, are pairs of tensors (batch,). 0 where nothing is kept.
     """
     (loss_f, loss_g), (kept_f, kept_g) = losses, kept
-    n_f, n_g = (kept_g.sum(), kept_f.sum()) if n is None else (n, n)
-    return (loss_f * kept_g).sum() / n_f + (loss_g * kept_f).sum() / n_g
+    of_f = (loss_f * kept_g).sum() / kept_g.sum().clamp_min(1)
+    return of_f + (loss_g * kept_f).sum() / kept_f.sum().clamp_min(1)
 
 
 def suspected_share(clean, contradicted):

@@ -1,4 +1,4 @@
-"""Defaults that a table with few columns needs, measured on tables of 30 to 400 rows.
+"""Defaults that a table with few rows or columns needs, measured on tables of 30 to 400 rows.
 
 In few columns the classes lie close: a mixture of two rows is often a row of a third class, and a
 network takes many steps to bend its border round them, during which it contradicts right labels.
@@ -10,6 +10,8 @@ import math
 _COLUMNS_TO_MIX = 32
 _COLUMNS_TO_BEND = 8
 _STEPS_TO_BEND = 200
+_STEPS_PER_CLASS = 6
+_STEPS_TO_LEARN, _MOST_STEPS_TO_LEARN = 20, 60
 
 
 def mixing_alpha(alpha, shape):
@@ -20,12 +22,27 @@ def mixing_alpha(alpha, shape):
     return alpha * min(1.0, shape[0] / _COLUMNS_TO_MIX) if len(shape) == 1 else alpha
 
 
+def steps_to_bend(shape):
+    """Steps of plain training that bend the border in few columns; 0 elsewhere."""
+    is_narrow = len(shape) == 1 and shape[0] < _COLUMNS_TO_BEND
+    return _STEPS_TO_BEND * (1 - shape[0] / _COLUMNS_TO_BEND) if is_narrow else 0
+
+
 def epochs_before_doubt(epochs, shape, steps_per_epoch):
     """Epochs of plain training before labels may be doubted: `epochs`, in few columns more."""
+    return max(epochs, math.ceil(steps_to_bend(shape) / steps_per_epoch))
+
+
+def steps_to_learn(n_classes, shape, rareness=1.0):
+    """Steps of plain training after which predictions say more of a row than of the start.
+
+    A table of few rows makes them in many epochs; of images the published schedules take care.
+    `rareness` is 1 for classes of equal size and falls with the share of the rarest.
+    """
     if len(shape) > 1:
-        return epochs
-    steps = _STEPS_TO_BEND * (1 - shape[0] / _COLUMNS_TO_BEND)
-    return max(epochs, math.ceil(steps / steps_per_epoch))
+        return _STEPS_TO_LEARN
+    by_classes = min(max(_STEPS_PER_CLASS * n_classes, _STEPS_TO_LEARN), _MOST_STEPS_TO_LEARN)
+    return max(by_classes / rareness, steps_to_bend(shape))
 
 
 def steps_to_start(n_classes, shape):

@@ -54,7 +54,9 @@ class TrustedMixin:
         of_rows = super()._check_rows(codes, **others)
         if trusted is None:
             if clean_labels is not None:
-                raise ValueError("clean_labels was given without trusted, which says where to look.")
+                raise ValueError(
+                    "clean_labels was given without trusted, which says where to look."
+                )
             if self.needs_trusted:
                 raise ValueError(
                     f"{type(self).__name__} needs some labels that are known to be right; pass "

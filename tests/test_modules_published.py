@@ -290,6 +290,42 @@ def test_residual_network_equals_its_formula_written_out(name, written_out):
     assert_allclose(net.features(x).detach(), written_out(net, x.numpy()), rtol=1e-6, atol=1e-8)
 
 
+def pool(x):
+    """The largest of every two by two pixels; an odd last row or column is left out."""
+    batch, channels, rows, columns = x.shape
+    x = x[:, :, : rows // 2 * 2, : columns // 2 * 2]
+    return x.reshape(batch, channels, rows // 2, 2, columns // 2, 2).max((3, 5))
+
+
+def lenet_features(net, x):
+    first, _, _, second, _, _, _, hidden, _, last, _ = net.body
+    x = pool(relu(convolve(pool(relu(convolve(x, first))), second))).reshape(len(x), -1)
+    for layer in (hidden, last):
+        weight, bias = (p.detach().numpy() for p in (layer.weight, layer.bias))
+        x = relu(x @ weight.T + bias)
+    return x
+
+
+def cnn7_features(net, x):
+    layers = [m for m in net.body if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    for i in range(0, 12, 4):
+        for convolution, norm in (layers[i : i + 2], layers[i + 2 : i + 4]):
+            x = relu(batch_norm(convolve(x, convolution), norm))
+        x = pool(x)
+    return x.reshape(len(x), -1)
+
+
+@pytest.mark.parametrize(
+    ("name", "written_out"), [("LeNet", lenet_features), ("CNN7", cnn7_features)]
+)
+def test_network_of_co_teaching_plus_equals_its_formula_written_out(name, written_out):
+    net, x = build(name)
+    net.double().train()
+    x = x.double()
+    expected = written_out(net, x.numpy())
+    assert_allclose(net.features(x).detach(), expected, rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("name", ["CNN4", "CNN8", "PreActResNetThin", "PreActResNet32"])
 def test_network_starts_as_he_et_al(name):
     net, _ = build(name)

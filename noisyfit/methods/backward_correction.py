@@ -33,8 +33,9 @@ class BackwardCorrectionClassifier(ForwardCorrectionClassifier):
         predictions: less variance, but it counts the network's own doubts as noise.
     warmup : "auto" or int, default="auto"
         Epochs of the first stage, plain training from which the matrix is estimated. ``"auto"``
-        is a tenth of them, or what makes 20 steps, up to half. The paper trains two full runs:
-        half of twice as many epochs.
+        is a tenth of them, or what makes 20 steps, on tables with many classes or few columns
+        more, up to 0.8; if too few are left for a fresh network, the first one then goes on. The
+        paper trains two full runs: half of twice as many epochs.
     percentile : "auto", None or float in (0, 100], default="auto"
         Scores from this percentile on are passed over as outliers in the search for the anchor.
         ``"auto"`` is 97 if every class holds at least 6 % of the rows, else None: the best row.

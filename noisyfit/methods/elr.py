@@ -39,7 +39,8 @@ class ELRClassifier(EarlyLearningMixin, BaseNoisyClassifier):
         with asymmetric noise (worth a try for human labels), 7 for CIFAR-100.
     warmup : "auto" or int, default="auto"
         Epochs before the term acts; predictions are remembered meanwhile. ``"auto"`` takes as
-        many as end within 20 steps, a third of the training at most: none unless data are few.
+        many as end within 20 steps, on tables with many classes or few columns more: none unless
+        data are few, all if they are very few.
         Published: 0.
     memory_dtype : {"float32", "float16"}, default="float32"
         Precision in which the targets, n_samples x n_classes numbers, are kept on the device.

@@ -61,8 +61,9 @@ class ELRPlusClassifier(EarlyLearningMixin, BaseNoisyClassifier):
         symmetric noise, Clothing1M and WebVision, 1 for CIFAR-10 with asymmetric noise, 7 for
         CIFAR-100.
     warmup : "auto" or int, default="auto"
-        Epochs before the term acts; predictions are remembered meanwhile. ``"auto"`` takes as
-        many as end within 20 steps, a third of the training at most: none unless data are few.
+        Epochs before the term acts and rows are mixed; predictions are remembered meanwhile.
+        ``"auto"`` takes as many as end within 20 steps, on tables with many classes or few columns
+        more: none unless data are few, all if they are very few.
         Published: 0.
     strength_ramp : "auto" or float, default="auto"
         Length of the rise of the weight from nearly 0 (coef_step); 0 uses it in full from the
@@ -250,7 +251,8 @@ class ELRPlusClassifier(EarlyLearningMixin, BaseNoisyClassifier):
         for batch, t in run.train_batches(epoch, learners=[net]):
             memory.steps[k] += 1
             weight = next(weights)
-            run.step(self._batch_loss(run, k, batch, t, max(weight, 1 - weight)), [net])
+            lam = max(weight, 1 - weight) if t >= memory.warmup else 1.0
+            run.step(self._batch_loss(run, k, batch, t, lam), [net])
             decay = averaging_decay(memory.steps[k], self.average_decay, memory.average_ramp)
             average.update(decay)
         run.log(average_decay=decay)

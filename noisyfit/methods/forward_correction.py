@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
+from noisyfit._small_tables import steps_to_learn
 from noisyfit._transition import (
     anchor_rows,
     as_matrix,
@@ -24,8 +25,8 @@ from noisyfit._transition import (
     with_identity,
 )
 
-_FIRST_STAGE = 0.1  # of the epochs
-_FIRST_STEPS = 20  # what a small table needs to tell its classes apart
+_FIRST_STAGE, _LONGEST_FIRST_STAGE = 0.1, 0.8  # of the epochs
+_ENOUGH_AFRESH = 3  # times the steps of the first stage
 
 
 class ForwardCorrectionClassifier(BaseNoisyClassifier):
@@ -34,7 +35,7 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
     The network predicts the true label; before the loss its prediction ``p`` is multiplied with
     the matrix T of the noise, so that ``p T`` is compared with the given label. The gradient is
     that of cross-entropy with the posterior of the true label as target. Without a matrix it is
-    estimated in a first stage, after which the network starts afresh.
+    estimated in a first stage, after which the network starts afresh if the epochs allow.
 
     Parameters
     ----------
@@ -47,8 +48,9 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
         predictions: less variance, but it counts the network's own doubts as noise.
     warmup : "auto" or int, default="auto"
         Epochs of the first stage, plain training from which the matrix is estimated. ``"auto"``
-        is a tenth of them, or what makes 20 steps, up to half. The paper trains two full runs:
-        half of twice as many epochs.
+        is a tenth of them, or what makes 20 steps, on tables with many classes or few columns
+        more, up to 0.8; if too few are left for a fresh network, the first one then goes on. The
+        paper trains two full runs: half of twice as many epochs.
     percentile : "auto", None or float in (0, 100], default="auto"
         Scores from this percentile on are passed over as outliers in the search for the anchor.
         ``"auto"`` is 97 if every class holds at least 6 % of the rows, else None: the best row.
@@ -103,11 +105,11 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
 
     Notes
     -----
-    The stages have a schedule each; a known matrix costs no more than plain training, an estimate
-    one more pass without gradient. The paper estimates with a fully trained network and keeps
-    checkpoints by held-out noisy labels. Here nothing is held out, and the first stage is short:
-    a network that has memorised labels sees no noise in them. Raise `warmup` for rows that are
-    hard to learn.
+    The stages have a schedule each, unless one network makes both; a known matrix costs no more
+    than plain training, an estimate one more pass without gradient. The paper estimates with a
+    fully trained network and keeps checkpoints by held-out noisy labels. Here nothing is held out,
+    and the first stage is short: a network that has memorised labels sees no noise in them. Raise
+    `warmup` for rows that are hard to learn.
 
     The published code overwrites the scores while it looks for anchors, which alters the rows of
     later classes; here, as in the paper, they stay. Anchors are ranked by log-odds, which order as
@@ -174,10 +176,12 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
 
     def _begin(self, run):
         run.memory.log_transition = None
-        self._n_first_ = 0
+        self._n_first_, self._afresh_ = 0, True
         if isinstance(self.transition, str):
-            self._n_first_ = run.last_stage = self._first_stage(run)
-            run.learners[0].keep_start()
+            self._n_first_, self._afresh_ = self._first_stage(run)
+            run.last_stage = self._n_first_
+            if self._afresh_:
+                run.learners[0].keep_start()
         else:
             matrix = given_transition(self.transition, run.n_classes)
             matrix = with_identity(matrix, self.identity_weight)
@@ -185,13 +189,17 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
             self._use(run, matrix)
 
     def _first_stage(self, run):
+        """Epochs of the first stage, and whether the second one starts afresh."""
         n = run.max_epochs
-        if is_auto(self.warmup):
-            least = math.ceil(_FIRST_STEPS / run.steps_per_epoch)
-            return max(math.ceil(_FIRST_STAGE * n), min(least, math.ceil(n / 2)))
-        if self.warmup > n:
-            raise ValueError(f"warmup={self.warmup} is longer than the training of max_epochs={n}.")
-        return self.warmup
+        if not is_auto(self.warmup):
+            if self.warmup > n:
+                raise ValueError(
+                    f"warmup={self.warmup} is longer than the training of max_epochs={n}."
+                )
+            return self.warmup, True
+        least = math.ceil(steps_to_learn(run.n_classes, self._shape) / run.steps_per_epoch)
+        first = max(math.ceil(_FIRST_STAGE * n), min(least, int(_LONGEST_FIRST_STAGE * n)))
+        return first, n - first >= _ENOUGH_AFRESH * least
 
     def _n_given(self, run):
         return run.data.y.bincount(minlength=run.n_classes).cpu().numpy()
@@ -207,7 +215,7 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
         run.memory.log_transition = log_transition(matrix, run.device)
 
     def _lr_factor(self, schedule, epoch, max_epochs):
-        first = self._n_first_
+        first = self._n_first_ if self._afresh_ else 0
         return (
             schedule(epoch, first) if epoch < first else schedule(epoch - first, max_epochs - first)
         )
@@ -216,7 +224,8 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
         (net,) = run.learners
         if run.memory.log_transition is None and epoch == self._n_first_:
             self._estimate(run)
-            net.restart()
+            if self._afresh_:
+                net.restart()
             net.train()
         super()._train_epoch(run, epoch)
 

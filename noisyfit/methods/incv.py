@@ -1,33 +1,38 @@
-"""INCV."""
-
-import math
+"""INCV: cross-validation finds labels to believe, and two networks start from those."""
 
 import numpy as np
 import torch
 from sklearn.base import clone
 from torch.nn import functional
 
+from noisyfit._agreement import is_chance
 from noisyfit._base import BaseNoisyClassifier
-from noisyfit._checks import check_integer, is_auto
+from noisyfit._checks import check_bool, check_integer, is_auto
 from noisyfit._data import Batch, StreamData
 from noisyfit._evidence import combine
 from noisyfit._incv import INCVCleaner
 from noisyfit._network import check_net
+from noisyfit._out_of_fold import bare, short_training
 from noisyfit._small_loss import forget_rate, refuse_equal_starts
 from noisyfit.losses import cross_entropy
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 
-_LEAST_STEPS = 100
+_DEVIATIONS = 2  # by which an agreement above chance is not taken for one
+
+
+def rows_to_keep(n, forget):
+    """``round((1 - forget) n)`` of a batch of `n`, two at least, as batch normalisation needs."""
+    return max(round((1 - forget) * n), min(2, n))
+
+
+def candidates_per_batch(n_candidates, n_selected, batch_size):
+    """So many that a pass over the selected rows shows all candidates, up to half a batch."""
+    return min(n_candidates * batch_size // n_selected, batch_size // 2)
 
 
 def joined(first, second):
+    """One batch of two."""
     return Batch(*(torch.cat(parts) for parts in zip(first, second, strict=True)))
-
-
-def without_callbacks(net, **params):
-    given = clone(net).get_params(deep=False)
-    kept = {k: v for k, v in given.items() if not k.startswith("callbacks")}
-    return type(net)(**kept | params)
 
 
 class INCVClassifier(BaseNoisyClassifier):
@@ -41,6 +46,7 @@ class INCVClassifier(BaseNoisyClassifier):
         cleaning_epochs="auto",
         warmup="auto",
         n_gradual=10,
+        guards=True,
         ensemble="proba",
         augment="auto",
         clean_score="auto",
@@ -52,6 +58,7 @@ class INCVClassifier(BaseNoisyClassifier):
         self.cleaning_epochs = cleaning_epochs
         self.warmup = warmup
         self.n_gradual = n_gradual
+        self.guards = guards
         self.ensemble = ensemble
         self.augment = augment
         self.clean_score = clean_score
@@ -61,65 +68,87 @@ class INCVClassifier(BaseNoisyClassifier):
     def _begin(self, run):
         refuse_equal_starts(run)
         memory = run.memory
-        self.cleaner_ = cleaner = self._clean(run)
-        sel, cand = cleaner.selected_, cleaner.candidate_
-        if cleaner.at_chance_:
-            sel, cand = np.ones_like(sel), np.zeros_like(cand)
-        memory.selected = torch.from_numpy(np.flatnonzero(sel)).to(run.device)
-        memory.candidates = torch.from_numpy(np.flatnonzero(cand)).to(run.device)
-        memory.left = 0.0 if cleaner.at_chance_ else 1 - cleaner.expected_precision_
-        n_s, n_c = len(memory.selected), len(memory.candidates)
-        memory.n_more = min(n_c * run.batch_size // n_s, run.batch_size // 2)
-        long = cleaner.noise_type == "pair" or cleaner.noise_rate_ > 0.6
-        memory.warmup = round((0.4 if long else 0.2) * run.max_epochs) if is_auto(self.warmup) else self.warmup
-        run.last_stage = memory.warmup + 1
+        cleaner = self.cleaner_ = self._fit_cleaner(run)
+        rate, is_pair = cleaner.noise_rate_, cleaner.noise_type == "pair"
+        selected, candidate, wrong = self._guarded(cleaner)
+        memory.is_selected, memory.is_candidate, memory.wrong = selected, candidate, wrong
+        memory.selected, memory.candidates = (
+            torch.from_numpy(np.flatnonzero(mask)).to(run.device) for mask in (selected, candidate)
+        )
+        memory.n_more = candidates_per_batch(candidate.sum(), selected.sum(), run.batch_size)
+        memory.warmup = self.warmup
+        if is_auto(self.warmup):
+            memory.warmup = round((0.4 if is_pair or rate > 0.6 else 0.2) * run.max_epochs)
+        run.last_stage = max(memory.warmup + 1 if memory.n_more else 0, self.n_gradual)
 
-    def _clean(self, run):
-        net = check_net(self.net)
-        data = run.data
-        is_stream = isinstance(data, StreamData)
-        params = {"max_epochs": self._cleaning_epochs(run), "train_split": None}
-        if self._on_table and not is_stream and hasattr(net, "normalize"):
-            params["normalize"] = None
-        base = CrossEntropyClassifier(without_callbacks(net, **params), augment=self._resolve_augment())
-        cleaner = INCVCleaner() if self.cleaner is None else clone(self.cleaner)
+    def _fit_cleaner(self, run):
+        cleaner = INCVCleaner(verbose=self.verbose) if self.cleaner is None else clone(self.cleaner)
         if cleaner.base_estimator is None:
-            cleaner.set_params(base_estimator=base)
+            cleaner.set_params(base_estimator=self._base_estimator(run))
         cleaner.set_params(random_state=int(run.rng.integers(2**31)))
-        return cleaner.fit(data.source if is_stream else data.x, data.y.cpu().numpy())
+        X = run.data.source if isinstance(run.data, StreamData) else run.data.x
+        fit = cleaner._divide if self.guards else cleaner.fit
+        fit(X, run.data.y.cpu().numpy())
+        return cleaner
 
-    def _cleaning_epochs(self, run):
-        if not is_auto(self.cleaning_epochs):
-            return self.cleaning_epochs
-        steps = math.ceil(len(run.data) / 2 / run.batch_size)
-        return min(run.max_epochs, max(math.ceil(run.max_epochs / 4), math.ceil(_LEAST_STEPS / steps)))
+    def _base_estimator(self, run):
+        """Plain training of the net, for a shorter time."""
+        epochs = self.cleaning_epochs
+        if is_auto(epochs):
+            epochs = short_training(run.max_epochs, len(run.data), run.batch_size, self._shape)
+        net, params = check_net(self.net), {"max_epochs": epochs}
+        if self._on_table and not isinstance(run.data, StreamData) and hasattr(net, "normalize"):
+            params["normalize"] = None  # the rows are scaled
+        return CrossEntropyClassifier(bare(net, **params), augment=self._resolve_augment())
+
+    def _guarded(self, cleaner):
+        """Masks of the selected rows and the candidates, and the share of wrong labels among the
+        former."""
+        selected, candidate = cleaner.selected_, cleaner.candidate_
+        wrong = 1 - cleaner.expected_precision_
+        if not self.guards:
+            return selected, candidate, wrong
+        agreement, n, n_classes = (
+            cleaner.history_[0]["agreement"],
+            len(selected),
+            len(self.classes_),
+        )
+        if is_chance(agreement, n, n_classes, cleaner.noise_type, _DEVIATIONS):
+            return np.ones_like(selected), np.zeros_like(candidate), 0.0
+        likely = ~selected & (cleaner.clean_proba_ > 0.5)
+        n_wrong = wrong * selected.sum() + (1 - cleaner.clean_proba_[likely]).sum()
+        selected = selected | likely
+        return selected, candidate & ~likely, n_wrong / selected.sum()
 
     def _train_epoch(self, run, epoch):
         memory = run.memory
-        forget = forget_rate(epoch, memory.left, self.n_gradual)
-        more = self._candidates(run) if epoch > memory.warmup and memory.n_more else None
+        forget = forget_rate(epoch, memory.wrong, self.n_gradual)
+        more = self._candidates(run) if memory.n_more and epoch > memory.warmup else None
         n_pool = n_kept = 0
         for batch, _ in run.train_batches(epoch, run.shuffled(memory.selected)):
-            n_keep = max(round((1 - forget) * len(batch.y)), min(2, len(batch.y)))
-            pool = joined(batch, next(more)) if more else batch
+            n_keep = rows_to_keep(len(batch.y), forget)
+            pool = batch if more is None else joined(batch, next(more))
             run.step(self._loss(run, pool, n_keep))
-            n_pool += len(pool.y); n_kept += n_keep
+            n_pool, n_kept = n_pool + len(pool.y), n_kept + n_keep
         run.log(n_pool=n_pool, n_kept=n_kept)
 
     def _candidates(self, run):
+        """Batches of candidates without end."""
         while True:
             yield from run.data.batches(run.memory.n_more, run.shuffled(run.memory.candidates))
 
     def _loss(self, run, pool, n_keep):
         f, g = run.learners
         x = run.view(pool.x)
-        easy_f, easy_g = (self._easiest(run, l, x, pool, n_keep) for l in (f, g))
-        return (cross_entropy(f(x[easy_g]), pool.y[easy_g]).mean() + cross_entropy(g(x[easy_f]), pool.y[easy_f]).mean())
+        easy_f = self._easiest(run, f, x, pool, n_keep)
+        easy_g = self._easiest(run, g, x, pool, n_keep)
+        return peer_loss(f, x, pool.y, easy_g) + peer_loss(g, x, pool.y, easy_f)
 
     def _easiest(self, run, learner, x, pool, n_keep):
+        """Positions (n_keep,) of the smallest losses in evaluation mode."""
         learner.eval()
         with torch.no_grad():
-            logits = learner(x)
+            logits = learner(x)  # (pool, n_classes)
         learner.train()
         run.observe(pool.index, logits)
         return cross_entropy(logits, pool.y).argsort(stable=True)[:n_keep]
@@ -128,6 +157,33 @@ class INCVClassifier(BaseNoisyClassifier):
         return torch.from_numpy(self.cleaner_.clean_proba_).to(logits)
 
     def _refined_proba(self, run, logits, clean_proba):
-        given = functional.one_hot(run.data.y, run.n_classes).to(logits)
-        selected = torch.from_numpy(self.cleaner_.selected_).to(run.device)
+        given = functional.one_hot(run.data.y, run.n_classes).to(logits.dtype)
+        selected = torch.from_numpy(run.memory.is_selected).to(run.device)
         return torch.where(selected[:, None], given, combine(logits, self.ensemble))
+
+    def _gather_evidence(self, run, data, train_rows):
+        super()._gather_evidence(run, data, train_rows)
+        rows = slice(None) if train_rows is None else train_rows.numpy()
+        selected, candidate = np.zeros(len(data), dtype=bool), np.ones(len(data), dtype=bool)
+        selected[rows], candidate[rows] = run.memory.is_selected, run.memory.is_candidate
+        self.selected_, self.candidate_ = selected, candidate
+        self.discarded_ = ~selected & ~candidate
+        self.noise_rate_ = self.cleaner_.noise_rate_
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        if not is_auto(self.cleaning_epochs):
+            check_integer(self.cleaning_epochs, "cleaning_epochs", 1)
+        if not is_auto(self.warmup):
+            check_integer(self.warmup, "warmup", 0)
+        check_integer(self.n_gradual, "n_gradual", 0)
+        check_bool(self.guards, "guards")
+        if not (self.cleaner is None or isinstance(self.cleaner, INCVCleaner)):
+            raise TypeError(f"cleaner must be an INCVCleaner, got {self.cleaner!r}.")
+        if self.cleaner is not None:
+            self.cleaner._check_parameters()
+
+
+def peer_loss(net, x, y, rows):
+    """Cross-entropy of a network on the `rows` that its peer finds easy."""
+    return functional.cross_entropy(net(x[rows]), y[rows])

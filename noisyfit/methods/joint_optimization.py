@@ -1,16 +1,20 @@
 """Joint optimisation: labels replaced by recent predictions, then a fresh network on them."""
 
+import math
+
 import torch
 from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import as_shares, check_bool, check_integer, check_real, is_auto, is_one_of
-from noisyfit._small_tables import epochs_before_doubt
+from noisyfit._divide import rare_class_factor
+from noisyfit._small_tables import steps_to_learn
 from noisyfit.losses import confidence_penalty, soft_cross_entropy
 
 _SMALLEST_SHARE = 1e-8
 _RING_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _COLUMNS_TO_SHARPEN = 8
+_RAREST = 0.1  # a class of which no row is trained on has the factor 0
 
 
 def balance_loss(mean, prior):
@@ -69,7 +73,8 @@ class JointOptimizationClassifier(BaseNoisyClassifier):
         bending its border.
     warmup : "auto" or int, default="auto"
         Epochs on the given labels (published: 70 of 200). ``"auto"`` is 0.35 of the first step;
-        on tables with few columns up to 0.6.
+        on tables with few rows up to 0.6, the sooner the more classes, the rarer
+        one of them or the fewer columns there are.
     window : "auto" or int, default="auto"
         Epochs whose predictions are averaged (published: 10). ``"auto"`` is a twentieth of the
         first step, from 3 to 10.
@@ -77,8 +82,8 @@ class JointOptimizationClassifier(BaseNoisyClassifier):
         Epochs of the first step; the others retrain (published: 200 of 320). ``"auto"`` is half.
     retrain : "auto" or bool, default="auto"
         Train a fresh network on the final labels. If not, all epochs relabel at the constant
-        rate. ``"auto"`` retrains, except on tables with few columns where the second step would
-        be too short to fit a network.
+        rate. ``"auto"`` retrains, except on tables whose few rows make the second step too short
+        to fit a network.
     lr_factor : float, default=1.0
         Constant learning rate of the first step, relative to the net's. Published: 0.08 (symmetric
         noise, 70 %) or 0.03 (asymmetric, 40 %), then 0.2, so 0.4 or 0.15 with ``lr=0.2``.
@@ -264,15 +269,22 @@ class JointOptimizationClassifier(BaseNoisyClassifier):
         if not is_auto(until):
             return until
         half = n - n // 2
-        too_short = epochs_before_doubt(0, self._shape, run.steps_per_epoch) > n - half
+        too_short = self._epochs_to_learn(run) > n - half
         return n if is_auto(self.retrain) and too_short else half
+
+    def _epochs_to_learn(self, run):
+        """Epochs until a network on a table knows its classes, a rare one too; 0 for images."""
+        if not self._on_table:
+            return 0
+        rareness = max(rare_class_factor(run.data.y, run.n_classes), _RAREST)
+        steps = steps_to_learn(run.n_classes, self._shape, rareness)
+        return math.ceil(steps / run.steps_per_epoch)
 
     def _warmup_epochs(self, run):
         until = run.memory.until
         if is_auto(self.warmup):
             short = max(1, round(0.35 * until))
-            long = epochs_before_doubt(short, self._shape, run.steps_per_epoch)
-            return max(short, min(long, (3 * until) // 5))
+            return max(short, min(self._epochs_to_learn(run), (3 * until) // 5))
         if self.warmup > until:
             raise ValueError(
                 f"warmup={self.warmup} is longer than the first step of {until} epochs; the net "

@@ -1,6 +1,9 @@
 """MLNT: meta-learning based noise-tolerant training."""
 
 import copy
+import math
+import warnings
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -9,111 +12,303 @@ from torch.nn import functional
 from noisyfit._averaging import WeightAverage
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
+from noisyfit._features import Watched
 from noisyfit._lookahead import LookAhead
-from noisyfit.losses import soft_cross_entropy
 from noisyfit.schedules import exponential_ramp
+
+_WARMUP, _RAMP = 1 / 40, 1 / 6  # of the training; published: 3 and 20 of 120 epochs
+_PRETRAINED = 1 / 10  # of the training
+_AVERAGED, _LARGEST_DECAY = 1 / 10, 0.999  # of the steps; more is not published
+_TEACHER_SHARE = 0.5  # of the targets where there is a mentor
+_COLUMNS_FOR_FULL_RATE = 12
+_ROUNDING = 1e-9
+_STEP_ON_TABLES, _STEP_ON_IMAGES = 1.0, 0.2
 
 
 def nearest(features, k):
-    """Positions of the `k` nearest other rows in the batch, (batch, k)."""
+    """Positions in the batch of the `k` nearest other rows, (batch, k)."""
     distance = torch.cdist(features, features).fill_diagonal_(torch.inf)
     return distance.topk(k, largest=False).indices
 
 
 def synthetic_labels(y, neighbours, n_changed, n_sets, generator):
-    """`n_sets` copies of `y` in which random rows take the label of a neighbour, (n_sets, batch).
+    """Copies of `y` in which random rows take the label of a neighbour, (n_sets, batch).
 
-    `neighbours` (batch, k) are positions of which one is drawn for each of `n_changed` rows.
+    For each of `n_changed` rows one of its `neighbours` (batch, k), positions, is drawn.
     """
-    places = torch.rand(n_sets, len(y), generator=generator, device=y.device)
-    rows = places.argsort(1)[:, :n_changed]
-    size, k = rows.shape, neighbours.shape[1]
-    drawn = torch.randint(k, size, generator=generator, device=y.device)
+    order = torch.rand(n_sets, len(y), generator=generator, device=y.device).argsort(1)
+    rows, k = order[:, :n_changed], neighbours.shape[1]
+    drawn = torch.randint(k, rows.shape, generator=generator, device=y.device)
     return y.expand(n_sets, -1).scatter(1, rows, y[neighbours[rows, drawn]])
 
 
 def consistency(target, logits, reduction="mean"):
-    """``KL(target || softmax(logits))``, shape (); "mean" is over rows and classes."""
+    """``KL(target || softmax(logits))``, shape (): "mean" is over rows and classes,
+    "batchmean" over rows."""
     kl = torch.xlogy(target, target) - target * logits.log_softmax(1)  # (batch, n_classes)
     return kl.mean() if reduction == "mean" else kl.sum() / len(kl)
 
 
-class LastLinearInput:
-    def __init__(self, module):
-        self._seen = None
-        for layer in module.modules():
-            if isinstance(layer, nn.Linear):
-                layer.register_forward_pre_hook(self._see)
+def labels_to_keep(posterior, y, n_classes, threshold):
+    """Mask (n,) of the labels that are at least `threshold` likely; and the classes without any.
 
-    def _see(self, layer, inputs):
-        self._seen = inputs[0]
-
-    def take(self, logits):
-        seen, self._seen = self._seen, None
-        if seen is None or len(seen) != len(logits):
-            return logits
-        return seen.detach().flatten(1).float()
+    Of those the likeliest hundredth stays, at least one row.
+    """
+    kept = posterior >= threshold
+    vanished = []
+    for code in range(n_classes):
+        rows = (y == code).nonzero().flatten()
+        if len(rows) and not kept[rows].any():
+            vanished.append(code)
+            kept[rows[posterior[rows].topk(max(1, len(rows) // 100)).indices]] = True
+    return kept, vanished
 
 
-class Proto(BaseNoisyClassifier):
-    def __init__(self, net=None, *, n_sets=10, flip=0.5, k=10, inner_lr=0.2, meta_rate=0.4,
-                 second_order=True, reduction="mean", warmup=0.025, ramp=1/6, feature_net="self",
-                 pretrain=0.1, decay=(.1,.1), mean=False, cap=0.999, predict_with="teacher", augment="auto", clean_score="auto",
-                 random_state=None, verbose=0):
-        for k_, v in list(locals().items()):
-            if k_ not in ("self", "__class__"): setattr(self, k_, v)
+class MLNTClassifier(BaseNoisyClassifier):
+    """DOC"""
+
+    def __init__(
+        self,
+        net=None,
+        *,
+        meta_rate="auto",
+        inner_lr="auto",
+        n_sets=1,
+        flip_share=0.5,
+        n_neighbors=10,
+        feature_net="self",
+        pretrain_epochs="auto",
+        second_order=True,
+        kl_reduction="mean",
+        warmup="auto",
+        ramp="auto",
+        teacher_decay="auto",
+        n_iterations=1,
+        filter_threshold=0.3,
+        predict_with="teacher",
+        augment="auto",
+        clean_score="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.net = net
+        self.meta_rate = meta_rate
+        self.inner_lr = inner_lr
+        self.n_sets = n_sets
+        self.flip_share = flip_share
+        self.n_neighbors = n_neighbors
+        self.feature_net = feature_net
+        self.pretrain_epochs = pretrain_epochs
+        self.second_order = second_order
+        self.kl_reduction = kl_reduction
+        self.warmup = warmup
+        self.ramp = ramp
+        self.teacher_decay = teacher_decay
+        self.n_iterations = n_iterations
+        self.filter_threshold = filter_threshold
+        self.predict_with = predict_with
+        self.augment = augment
+        self.clean_score = clean_score
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        for name in ("meta_rate", "inner_lr", "warmup", "ramp"):
+            if not is_auto(getattr(self, name)):
+                check_real(getattr(self, name), name, 0)
+        for name in ("n_sets", "n_neighbors", "n_iterations"):
+            check_integer(getattr(self, name), name, 1)
+        if not is_auto(self.pretrain_epochs):
+            check_integer(self.pretrain_epochs, "pretrain_epochs", 1)
+        for name in ("flip_share", "filter_threshold"):
+            check_real(getattr(self, name), name, 0, 1)
+        for decay in () if is_auto(self.teacher_decay) else self._decays():
+            check_real(decay, "teacher_decay", 0, 1, closed="left")
+        check_bool(self.second_order, "second_order")
+        if not isinstance(self.feature_net, nn.Module):
+            self._check_choice("feature_net", ("self", "pretrain"), " or a module")
+        self._check_choice("kl_reduction", ("mean", "batchmean"))
+        self._check_choice("predict_with", ("teacher", "student"))
+
+    def _check_choice(self, name, known, other=""):
+        value = getattr(self, name)
+        if not is_one_of(value, known):
+            raise ValueError(f"{name} must be one of {known}{other}, got {value!r}.")
+
+    def _decays(self):
+        """Decay of the teacher before the end of the rise and after it."""
+        decay = self.teacher_decay
+        if not isinstance(decay, tuple | list):
+            return decay, decay
+        if len(decay) != 2:
+            raise ValueError(f"teacher_decay must be one number or two, got {decay!r}.")
+        return decay
 
     def _begin(self, run):
-        m = run.memory
-        m.look = LookAhead(run.learners[0]); m.teacher = None
-        n = run.max_epochs
-        m.begin = round(self.pretrain * n) if self.feature_net == "pretrain" else 0
-        if m.begin: run.learners[0].keep_start()
-        left = n - m.begin
-        m.warmup, m.ramp = self.warmup*left, self.ramp*left
-        T = left*run.steps_per_epoch
-        m.decay = [d if d >= .5 else min(self.cap, max(0., 1-1/(d*T))) for d in self.decay]
-        m.mentor = None
+        memory = run.memory
+        (net,) = run.learners
+        memory.average = memory.teacher = memory.mentor = memory.rows = None
+        memory.mixes = False
+        self._parts_ = memory.parts = self._divide_epochs(run.max_epochs)
+        memory.first = len(memory.parts) - self.n_iterations
+        memory.rate = self._full_rate(run)
+        self._set_schedules(run)
+        if memory.rate:
+            self._rehearse(run, net)
+        if len(memory.parts) > 1:
+            net.keep_start()
+
+    def _divide_epochs(self, n):
+        """(begin, end) of the networks that are trained one after the other."""
+        n_plain, n_iterations = 0, self.n_iterations
+        if isinstance(self.feature_net, str) and self.feature_net == "pretrain":
+            n_plain = self.pretrain_epochs
+            if is_auto(n_plain):
+                n_plain = min(math.ceil(_PRETRAINED * n), max(0, n - n_iterations))
+        if n_plain + n_iterations > n:
+            raise ValueError(
+                f"pretrain_epochs={n_plain} and n_iterations={n_iterations} need more than the "
+                f"training of max_epochs={n}."
+            )
+        ends = [n_plain + (n - n_plain) * i // n_iterations for i in range(n_iterations + 1)]
+        return list(pairwise([0, *ends] if n_plain else ends))
+
+    def _full_rate(self, run):
+        """Weight of the meta loss after its rise (eta)."""
+        if not is_auto(self.meta_rate):
+            return self.meta_rate
+        rate = min(1.0, self._shape[0] / _COLUMNS_FOR_FULL_RATE) if self._on_table else 1.0
+        return rate * run.n_classes if self.kl_reduction == "mean" else rate
+
+    def _set_schedules(self, run):
+        memory = run.memory
+        begin, end = memory.parts[-1]
+        n = end - begin
+        memory.warmup = _WARMUP * n if is_auto(self.warmup) else self.warmup
+        memory.ramp = _RAMP * n if is_auto(self.ramp) else self.ramp
+        step = _STEP_ON_TABLES if self._on_table else _STEP_ON_IMAGES
+        memory.inner_lr = step if is_auto(self.inner_lr) else self.inner_lr
+        decay = 1 - 1 / max(1.0, _AVERAGED * n * run.steps_per_epoch)
+        memory.decays = (min(decay, _LARGEST_DECAY),) * 2
+        if not is_auto(self.teacher_decay):
+            memory.decays = self._decays()
+        run.last_stage = begin
+        if memory.rate:
+            run.last_stage += math.ceil(memory.warmup + memory.ramp)
+
+    def _rehearse(self, run, net):
+        """Refuse, before training, networks that cannot do what the batches ask of them."""
+        memory, n = run.memory, min(4, len(run.data))
+        batch = next(iter(run.data.batches(n, torch.arange(n, device=run.device))))
+        memory.look = LookAhead(net)
+        memory.look.check(run.plain(batch.x), self.second_order)
+        if isinstance(self.feature_net, nn.Module):
+            module = copy.deepcopy(self.feature_net).to(run.device).eval()
+            memory.mentor = Watched(net, module)
+            if len(memory.mentor(run.plain(batch.x))[1]) != n:
+                raise ValueError("feature_net must give one row of features for each row.")
+
+    def _check_stages(self, run):
+        if len(run.memory.parts) > 1:  # otherwise no rate is the method's own
+            super()._check_stages(run)
+
+    def _lr_factor(self, schedule, epoch, max_epochs):
+        begin, end = next(part for part in self._parts_ if epoch < part[1])
+        return schedule(epoch - begin, end - begin)
 
     def _train_epoch(self, run, epoch):
-        m = run.memory; (net,) = run.learners
-        if epoch == m.begin and m.begin:
-            m.mentor = WeightAverage(net, run.generator); m.mentor.eval(); m.mentor_tap = LastLinearInput(m.mentor.module)
-            net.restart()
-        for batch, t in run.train_batches(epoch):
-            since = t - m.begin - m.warmup
+        memory, rise = run.memory, 0.0
+        part = next(i for i, (_, end) in enumerate(memory.parts) if epoch < end)
+        begin, _ = memory.parts[part]
+        if epoch == begin > 0:
+            self._start_afresh(run, part)
+        for batch, t in run.train_batches(epoch, run.shuffled(memory.rows)):
+            since = t - begin - memory.warmup
             x = run.view(batch.x)
-            logits = net(x)
+            logits = run.learners[0](x)  # (batch, n_classes)
             run.observe(batch.index, logits)
-            loss = functional.cross_entropy(logits, batch.y)
-            on = since >= 0 and self.meta_rate > 0
+            loss = functional.cross_entropy(logits, batch.y)  # L_c
             further = ()
-            if on:
-                if m.teacher is None:
-                    m.teacher = WeightAverage(net, run.generator); m.teacher.train(); m.tap = LastLinearInput(m.teacher.module)
-                else:
-                    m.k = getattr(m,"k",0)+1; m.teacher.update(min(m.decay[since >= m.ramp], 1-1/(m.k+1) if self.mean else 1))
-                rate = self.meta_rate*exponential_ramp(since, m.ramp)
-                further = self._meta(run, batch, x, logits, rate)
+            if memory.rate and part >= memory.first and since >= 0:
+                self._update_teacher(run, since)
+                rise = exponential_ramp(since, memory.ramp)
+                further = self._meta_losses(run, x, batch.y, logits, rise)
             run.step(loss, further=further)
+        run.log(meta_rate=rise * memory.rate)
 
-    def _meta(self, run, batch, x, logits, rate):
-        m = run.memory
-        seen = m.teacher(x); target = seen.softmax(1)
-        if m.mentor is not None:
-            f = m.mentor_tap.take(m.mentor(x))
+    def _start_afresh(self, run, part):
+        """The network or its teacher becomes the mentor, and another network starts."""
+        memory = run.memory
+        (net,) = run.learners
+        average = memory.average or WeightAverage(net, run.generator)
+        average.eval()
+        if part > memory.first:
+            self._filter(run, run.evaluate(average))
+        memory.mentor = Watched(net, average.module)
+        memory.mixes = part > memory.first
+        memory.average = None
+        net.restart()
+
+    def _filter(self, run, logits):
+        posterior = logits.softmax(1).gather(1, run.data.y[:, None]).squeeze(1)
+        kept, vanished = labels_to_keep(posterior, run.data.y, run.n_classes, self.filter_threshold)
+        if vanished:
+            warnings.warn(
+                f"The mentor finds no label of class {list(self.classes_[vanished])} at least "
+                f"filter_threshold={self.filter_threshold} likely; the likeliest stay.",
+                UserWarning,
+                stacklevel=2,
+            )
+        run.memory.rows = kept.nonzero().flatten()
+
+    def _update_teacher(self, run, since):
+        memory = run.memory
+        (net,) = run.learners
+        if memory.average is None:
+            memory.average = WeightAverage(net, run.generator)
+            memory.teacher = Watched(net, memory.average.module)
         else:
-            f = m.tap.take(seen)
-        if len(batch.y) < 2: return
-        near = nearest(f, min(self.k, len(batch.y)-1))
-        for y in synthetic_labels(batch.y, near, int(self.flip*len(batch.y)), self.n_sets, run.generator):
-            yield rate/self.n_sets*self._one(m, x, logits, y, target)
+            memory.average.update(memory.decays[since >= memory.ramp])
+        memory.average.train()
 
-    def _one(self, m, x, logits, y, target):
-        g = m.look.gradient(functional.cross_entropy(logits, y), self.second_order)
-        return consistency(target, m.look(x, m.look.step(g, self.inner_lr)), self.reduction)
+    def _meta_losses(self, run, x, y, logits, rise):
+        """Yield ``eta / M * J_m``, one graph at a time."""
+        if len(y) == 1:  # has no neighbours
+            return
+        memory = run.memory
+        target, features = self._targets(run, x, rise)
+        neighbours = nearest(features, min(self.n_neighbors, len(y) - 1))
+        n_changed = int(self.flip_share * len(y) + _ROUNDING)
+        sets = synthetic_labels(y, neighbours, n_changed, self.n_sets, run.generator)
+        for labels in sets:
+            yield rise * memory.rate / self.n_sets * self._meta_loss(run, x, labels, logits, target)
+
+    def _meta_loss(self, run, x, labels, logits, target):
+        """How far a step on synthetic labels (batch,) leads away from the teacher (J_m)."""
+        memory = run.memory
+        loss = functional.cross_entropy(logits, labels)
+        gradient = memory.look.gradient(loss, self.second_order)  # g_m
+        ahead = memory.look.step(gradient, memory.inner_lr)
+        return consistency(target, memory.look(x, ahead), self.kl_reduction)
+
+    def _targets(self, run, x, rise):
+        """Target (batch, n_classes) and the features by which rows are near."""
+        memory = run.memory
+        logits, features = memory.teacher(x)
+        target = logits.softmax(1)
+        if memory.mentor is None:
+            return target, features
+        told, features = memory.mentor(x)
+        if memory.mixes:
+            target = torch.lerp(told.softmax(1), target, _TEACHER_SHARE * rise)
+        return target, features
 
     def _finish(self, run):
-        if run.memory.teacher is not None and self.predict_with == "teacher":
-            self.student_ = copy.deepcopy(run.learners[0].module)
-            run.memory.teacher.replace()
+        memory = run.memory
+        kept = torch.ones(len(run.data), dtype=torch.bool)
+        if memory.rows is not None:
+            kept = torch.zeros_like(kept).index_fill_(0, memory.rows.cpu(), True)
+        self.selected_ = kept.numpy()
+        if memory.average is not None and self.predict_with == "teacher":
+            memory.average.replace()

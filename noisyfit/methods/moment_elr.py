@@ -69,7 +69,8 @@ class MomentELRClassifier(EarlyLearningMixin, BaseNoisyClassifier):
         else 7, and on tables with less than 12 columns less in proportion, as for ELR.
     warmup : "auto" or int, default="auto"
         Epochs before the term acts; predictions are remembered meanwhile. ``"auto"`` takes as
-        many as end within 20 steps, a third of the training at most: none unless data are few.
+        many as end within 20 steps, on tables with many classes or few columns more: none unless
+        data are few, all if they are very few.
         Published: 0.
     combine : {"snr", "ratio", "adam"}, default="snr"
         How the moments become a target: mean times reliability; the reliability alone, which

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
+from noisyfit._small_tables import steps_to_learn
 from noisyfit._transition import (
     as_matrix,
     forward_corrected,
@@ -21,7 +22,7 @@ from noisyfit._transition import (
 )
 
 _WARMUP = 0.1  # of the epochs
-_WARMUP_STEPS = 20  # what a small table needs to tell its classes apart
+_LONGEST_WARMUP = 0.8
 _CHUNK = 2**22  # entries of the complex channel that are held at once
 _SMALL = 1e-8
 
@@ -113,8 +114,9 @@ class NoiseAdaptationClassifier(BaseNoisyClassifier):
         One matrix for all rows (S-Model), or one that depends on the features before the last
         layer of the network (C-Model), with ``n_classes ** 2`` weights per feature.
     warmup : "auto" or int, default="auto"
-        Epochs of plain training. ``"auto"`` is a tenth of them, or what makes 20 steps, up to a
-        third; 0 starts from a symmetric channel. Published: until early stopping.
+        Epochs of plain training. ``"auto"`` is a tenth of them, or what makes 20 steps, on tables
+        with many classes or few columns more, up to 0.8; 0 starts from a symmetric channel.
+        Published: until early stopping.
     confusion : {"soft", "hard"}, default="soft"
         The channel starts from the given labels weighted by the predictions, or counted by the
         predicted class, as the published code does by default.
@@ -265,8 +267,8 @@ class NoiseAdaptationClassifier(BaseNoisyClassifier):
     def _warmup_epochs(self, run):
         n = run.max_epochs
         if is_auto(self.warmup):
-            least = math.ceil(_WARMUP_STEPS / run.steps_per_epoch)
-            return max(math.ceil(_WARMUP * n), min(least, math.ceil(n / 3)))
+            least = math.ceil(steps_to_learn(run.n_classes, self._shape) / run.steps_per_epoch)
+            return max(math.ceil(_WARMUP * n), min(least, int(_LONGEST_WARMUP * n)))
         if self.warmup > n:
             raise ValueError(f"warmup={self.warmup} is longer than the training of max_epochs={n}.")
         return self.warmup

@@ -55,10 +55,10 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random (and
         mirrors colour images) and leaves tables alone.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
-        Source of ``clean_proba_``: the mean weight of a sample in those of the last ten epochs
-        that leave out the full share (``"auto"``; as ``"history"`` if there are none, or if small
-        losses are not preferred); how often the network predicted its label in training; its
-        final probability; or a splitter of `noisyfit.mixtures` on one minus the second.
+        Source of ``clean_proba_``: the mean of ``sample_weight_`` and of how often the network
+        predicted the label in training (``"auto"``; only the latter where large losses get the
+        larger or equal weights), the latter alone, its final probability, or a splitter of
+        `noisyfit.mixtures` on one minus the second.
     random_state : int, RandomState instance or None, default=None
         Seed of start, order, augmentation and dropout.
     verbose : int, default=0
@@ -78,6 +78,9 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
         Estimated share of wrong labels, ``1 - clean_proba_.mean()``.
     forget_rate_ : float
         Share of the losses that counted as large in the last epoch.
+    sample_weight_ : ndarray of shape (n_trained,)
+        Mean weight of each row that was trained on, over those of the last ten epochs that leave
+        out the full share; if there are none, how often the network predicted the label.
     threshold_ : float or None
         The age after the last batch; None if nothing was left out by it.
     dynamics_ : dict of ndarrays of shape (n_samples,)
@@ -237,11 +240,14 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
 
     def _finish(self, run):
         super()._finish(run)
+        self.sample_weight_ = super()._posterior(run, None).cpu().numpy()
         value = run.memory.threshold.value
         self.threshold_ = None if value is None else float(value)
         if self.scale_decay_by_weights:
             run.memory.weight_decay.give_back()
 
     def _posterior(self, run, logits):
-        prefers_small = self.selection == "rank" or self.curriculum in ("hard", "linear")
-        return super()._posterior(run, logits) if prefers_small else None
+        if self.selection == "percentile_ema" and self.curriculum in ("hard_mining", "uniform"):
+            return None
+        # weights decide, and the history ranks what they leave alike
+        return (super()._posterior(run, logits) + run.dynamics.agreement()) / 2

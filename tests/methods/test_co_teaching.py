@@ -11,6 +11,7 @@ from noisyfit import CoTeachingClassifier, CrossEntropyClassifier, Network
 from noisyfit._data import Batch
 from noisyfit._selection import SelectionRecord
 from noisyfit._small_loss import (
+    code_forget_rate,
     forget_rate,
     number_to_keep,
     small_loss,
@@ -32,6 +33,18 @@ def test_forget_rate_rises_as_in_the_paper():
     assert forget_rate(0, 0.3, 0) == 0.3
 
 
+def test_forget_rate_of_the_code_is_its_linspace():
+    rates = [code_forget_rate(e, 0.5, 10) for e in range(13)]
+    assert rates[:5] == pytest.approx([0, 0.0556, 0.1111, 0.1667, 0.2222], abs=1e-4)
+    assert rates[8:] == pytest.approx([0.4444, 0.5, 0.5, 0.5, 0.5], abs=1e-4)
+    for exponent in (0.5, 1, 2):
+        for n_gradual in (0, 1, 2, 5, 15):
+            ramp = np.full(20, 0.45)
+            ramp[:n_gradual] = np.linspace(0, 0.45**exponent, n_gradual)
+            ours = [code_forget_rate(e, 0.45, n_gradual, exponent) for e in range(20)]
+            assert ours == pytest.approx(list(ramp))
+
+
 def test_number_to_keep_survives_rounding():
     assert [number_to_keep(128, r) for r in (0.2, 0.45, 0.5)] == [102, 70, 64]
     assert number_to_keep(10, 0.9) == 1
@@ -45,6 +58,8 @@ def test_small_loss_keeps_the_smallest_and_the_first_of_equals():
     kept = small_loss_per_class(losses, y, forget=0.5, n_classes=3)
     assert kept.tolist() == [0, 1, 0, 1, 0]
     assert small_loss_per_class(losses, y, forget=0.95, n_classes=2).sum() == 2
+    alone = torch.zeros(75, dtype=torch.int64)  # 84 % of 75 rows are 63, in float32 a little less
+    assert small_loss_per_class(torch.zeros(75), alone, forget=0.16, n_classes=1).sum() == 63
 
 
 class Captured(CoTeachingClassifier):
@@ -142,6 +157,8 @@ def test_the_dropped_share_follows_the_schedule():
     rates = [row["forget_rate"] for row in clf.history_]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.4])
     assert clf.forget_rate_ == pytest.approx(0.4)
+    rates = [row["forget_rate"] for row in clf.set_params(schedule="code").fit(X, Y).history_]
+    assert rates == pytest.approx([0, 0.4 / 3, 0.8 / 3, 0.4, 0.4, 0.4])
 
 
 def test_the_unknown_noise_rate_is_estimated(digits):
@@ -204,6 +221,7 @@ def test_equal_starts_are_refused():
         {"n_gradual": -1},
         {"n_gradual": 2.5},
         {"exponent": 0},
+        {"schedule": "capped"},
         {"ensemble": "mean"},
     ],
 )

@@ -98,7 +98,7 @@ class Spy(NoiseAdaptationClassifier):
 @CHANNELS
 def test_network_and_channel_train_together_after_the_warm_up(channel):
     y = pair(Y, 0.3, random_state=0).y
-    clf = Spy(Network(max_epochs=9), channel=channel, random_state=0).fit(X, y)
+    clf = Spy(Network(max_epochs=9), channel=channel, warmup=3, random_state=0).fit(X, y)
     plain = Spy(Network(max_epochs=9), channel=channel, warmup=9, random_state=0).fit(X, y)
     assert (clf.predict_proba(X) != plain.predict_proba(X)).any()
     assert np.abs(clf._kept.bias.detach().exp().numpy() - clf._at_start).max() > 1e-3
