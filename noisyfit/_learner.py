@@ -171,6 +171,8 @@ class Learner:
             self.notify("on_grad_computed", named_parameters=parameters, batch=batch)
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, self.clip)
+        if skip is None and not self._asks:
+            self._in_memory.update(p for p in self._parameters if p.grad is not None)
         for optimizer in self.optimizers:
             if skip is None:
                 optimizer.step()

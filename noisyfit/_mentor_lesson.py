@@ -10,7 +10,7 @@ def with_wrong_labels(y, rate, n_classes, rng):
 
     At least one is replaced and at least one stays, if that is possible.
     """
-    if n_classes == 1:
+    if n_classes == 1 or len(y) < 2:
         return y.clone()
     n_wrong = min(max(1, round(rate * len(y))), len(y) - 1)
     rows = torch.from_numpy(rng.permutation(len(y))[:n_wrong]).to(y.device)
@@ -29,10 +29,12 @@ class Lesson:
     Raises
     ------
     ValueError
-        If all labels are right or all are wrong.
+        If all labels are right, all are wrong, or there are none.
     """
 
     def __init__(self, rows, y, true):
+        if len(rows) == 0:
+            raise ValueError("All trusted rows are held out for validation; the mentor needs some.")
         self._rows, self._y, self._is_right = rows, y, y == true
         n_right = int(self._is_right.sum())
         if n_right in (0, len(rows)):

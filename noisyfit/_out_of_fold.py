@@ -83,10 +83,9 @@ def bare(net, **params):
 def short_training(max_epochs, n_rows, batch_size, shape):
     """Epochs of a training on half of `n_rows`: a quarter of `max_epochs`, on small data more.
 
-    It makes 100 steps at least, on a table with few columns up to 150 more, unless the whole
-    training has fewer. `shape` is that of a row.
+    As many as 100 steps need, on a table with few columns up to 150 more, but all at most. `shape`
+    is that of a row.
     """
     steps = math.ceil(n_rows / 2 / batch_size)
-    least = math.ceil(_STEPS / steps) + epochs_before_doubt(0, shape, steps)
-    whole = math.ceil(max_epochs * math.ceil(n_rows / batch_size) / steps)
-    return max(math.ceil(max_epochs / 4), min(least, whole))
+    needed = math.ceil(_STEPS / steps) + epochs_before_doubt(0, shape, steps)
+    return max(math.ceil(max_epochs / 4), min(needed, max_epochs))

@@ -10,8 +10,7 @@ import math
 _COLUMNS_TO_MIX = 32
 _COLUMNS_TO_BEND = 8
 _STEPS_TO_BEND = 200
-_STEPS_PER_CLASS = 6
-_STEPS_TO_LEARN, _MOST_STEPS_TO_LEARN = 20, 60
+_STEPS_TO_LEARN, _STEPS_PER_CLASS = 20, 6
 
 
 def mixing_alpha(alpha, shape):
@@ -41,8 +40,8 @@ def steps_to_learn(n_classes, shape, rareness=1.0):
     """
     if len(shape) > 1:
         return _STEPS_TO_LEARN
-    by_classes = min(max(_STEPS_PER_CLASS * n_classes, _STEPS_TO_LEARN), _MOST_STEPS_TO_LEARN)
-    return max(by_classes / rareness, steps_to_bend(shape))
+    by_classes = min(_STEPS_PER_CLASS * n_classes, steps_to_start(n_classes, shape))
+    return max(max(by_classes, _STEPS_TO_LEARN) / rareness, steps_to_bend(shape))
 
 
 def steps_to_start(n_classes, shape):

@@ -16,7 +16,7 @@ from sklearn.utils import Bunch
 from noisyfit import methods
 from noisyfit._network import check_net
 from noisyfit.losses import get_loss
-from noisyfit.modules import CNN9, SmallCNN
+from noisyfit.modules import CNN7, CNN9, LeNet, SmallCNN
 from noisyfit.schedules import Cosine, CosineRestarts, LinearDecay, Step
 
 SCRIPTS = Path(__file__).parents[1] / "examples" / "benchmarks"
@@ -237,6 +237,7 @@ def test_shortened_to_the_whole_length_changes_nothing():
         ),
         ("joint_optimization/cifar10-sym70", 160, {"window": 5}),
         ("co_teaching/cifar10-sym50", 40, {"n_gradual": 2, "net__lr_schedule": LinearDecay(16)}),
+        ("co_teaching_plus/cifar10-sym50", 40, {"init_epoch": 4, "plain_steps": 1000}),
         ("truncated_gce/cifar10", 40, {"prune_start": 13, "prune_interval": 3}),
         ("dividemix/cifar10-sym90", 60, {"warmup": 2, "ramp_up": 3.2, "loss_history": 1}),
         ("pencil/cifar10-sym", 32, {"warmup": 7, "correct_until": 20}),
@@ -366,6 +367,10 @@ ADAPT = {"net__lr": 0.001, "net__batch_size": 256, "net__max_epochs": 80, "warmu
 ADAPT |= {"channel_lr": 1.0, "confusion": "hard", "guards": False, "augment": None}
 CO = {"net__lr": 0.001, "net__max_epochs": 200, "net__batch_size": 128, "n_gradual": 10}
 CO |= {"exponent": 1.0, "augment": None, "net__normalize": None, "net__module__dropout": 0.0}
+PLUS = {"net__lr": 0.001, "net__max_epochs": 200, "net__batch_size": 128, "n_gradual": 10}
+PLUS |= {"augment": None, "net__normalize": None, "noise_rate": 0.45, "plain_steps": 5000}
+PLUS |= {"guards": False, "schedule": "capped", "legacy_double_softmax": True}
+PLUS |= {"net__lr_schedule": LinearDecay(80)}
 ELR = {"net__lr": 0.02, "net__optimizer__weight_decay": 1e-3, "net__batch_size": 128, "warmup": 0}
 ANCHOR = {"guards": False, "transition": "anchor", "net__batch_size": 128}
 AVERAGE = {"average_decay": 0.997, "average_ramp": 40000, "ramp_unit": "steps", "alpha": 1}
@@ -386,6 +391,9 @@ PUBLISHED = {
     | {"net__optimizer__weight_decay": 1e-3, "guards": False, "confidence_penalty": 1.0},
     "co_teaching/cifar10-pair45": CO | {"noise_rate": 0.45, "net__lr_schedule": LinearDecay(80)},
     "co_teaching/cifar100-sym20": CO | {"noise_rate": 0.2, "net__lr_schedule": LinearDecay(100)},
+    "co_teaching_plus/mnist-pair45": PLUS | {"init_epoch": 0, "net__module__hidden": (256,)},
+    "co_teaching_plus/cifar10-pair45": PLUS | {"init_epoch": 20, "net__module": LeNet},
+    "co_teaching_plus/cifar100-pair45": PLUS | {"init_epoch": 5, "net__module": CNN7},
     "mixup/cifar10-sym20": SGD_M
     | {"alpha": 8, "net__max_epochs": 200, "net__lr_schedule": Step([100, 150])},
     "mixup/cifar10-sym80": SGD_M | {"alpha": 32},

@@ -57,6 +57,7 @@ COUNTED = {
         ("bootstrapping", 6 / 3, "the same, passes for targets and for their weights"),
     ],
     "CoTeachingClassifier": [("", 2, "two steps")],
+    "CoTeachingPlusClassifier": [("", 2, "two steps")],
     "ELRPlusClassifier": [("", 8 / 3, "two steps on mixed rows, a pass of each averaged network")],
     "DivideMixClassifier": [
         ("warm-up", 2, "two steps"),
@@ -71,6 +72,7 @@ STAGES = {
     "JointOptimizationClassifier": {"warmup": 1, "retrain": False},
     "PencilClassifier": {"warmup": 1, "correct_until": EPOCHS},
     "MCorrectionClassifier": {"bootstrap_start": SECOND + 1},
+    "CoTeachingPlusClassifier": {"noise_rate": 0.4, "init_epoch": 1},
     "DivideMixClassifier": {"warmup": SECOND, "augment": "auto"},
 }
 HALF_LABELLED = {"n_labelled_1": 0.5, "n_labelled_2": 0.5}

@@ -29,7 +29,7 @@ from noisyfit.schedules import CosineRestarts, LinearDecay, Step
 
 EPOCHS_IN = ("warmup", "bootstrap_start", "guided_start", "temperature_epochs", "prune_start")
 EPOCHS_IN += ("prune_interval", "relabel_until", "correct_until", "n_gradual", "window")
-EPOCHS_IN += ("loss_history",)
+EPOCHS_IN += ("loss_history", "init_epoch")
 RAMPS_IN = ("ramp_up", "strength_ramp", "average_ramp")  # lengths that need not be whole
 LOADERS = {
     "cifar10": datasets.load_cifar10,
@@ -103,6 +103,8 @@ def shortened(clf, epochs, rows=1.0):
     for name in EPOCHS_IN:
         if isinstance(params.get(name), int):
             clf.set_params(**{name: in_proportion(params[name], share)})
+    if isinstance(params.get("plain_steps"), int):
+        clf.set_params(plain_steps=round(params["plain_steps"] * share * rows))
     by_step = rows if params.get("ramp_unit") == "steps" else 1.0
     for name in RAMPS_IN:
         if isinstance(params.get(name), int | float):

@@ -3,6 +3,7 @@
 from noisyfit.methods.backward_correction import BackwardCorrectionClassifier
 from noisyfit.methods.bootstrapping import BootstrappingClassifier
 from noisyfit.methods.co_teaching import CoTeachingClassifier
+from noisyfit.methods.co_teaching_plus import CoTeachingPlusClassifier
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.dividemix import DivideMixClassifier
 from noisyfit.methods.elr import ELRClassifier
@@ -20,6 +21,7 @@ __all__ = [
     "BackwardCorrectionClassifier",
     "BootstrappingClassifier",
     "CoTeachingClassifier",
+    "CoTeachingPlusClassifier",
     "CrossEntropyClassifier",
     "DivideMixClassifier",
     "ELRClassifier",

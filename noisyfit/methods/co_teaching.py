@@ -83,9 +83,10 @@ class CoTeachingClassifier(SmallLossMixin, BaseNoisyClassifier):
     Notes
     -----
     Where the authors' code departs from the paper, the paper is followed: the exponent acts on
-    the epoch, the noise rate is reached after `n_gradual` epochs, and the loss is the plain mean
-    over the kept samples (the code divides by their number twice). An incomplete last batch is
-    dropped as in the code, unless there are fewer than two batches.
+    the epoch and the noise rate is reached after `n_gradual` epochs, for which there is
+    `schedule`, and the loss is the plain mean over the kept samples (the code divides by their
+    number twice). An incomplete last batch is dropped as in the code, unless there are fewer than
+    two batches.
 
     References
     ----------

@@ -14,10 +14,11 @@ from noisyfit._incv import INCVCleaner
 from noisyfit._network import check_net
 from noisyfit._out_of_fold import bare, short_training
 from noisyfit._small_loss import forget_rate, refuse_equal_starts
+from noisyfit._small_tables import epochs_before_doubt
 from noisyfit.losses import cross_entropy
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 
-_DEVIATIONS = 2  # by which an agreement above chance is not taken for one
+_DEVIATIONS = 1  # by which an agreement above chance is not taken for one
 
 
 def rows_to_keep(n, forget):
@@ -76,9 +77,11 @@ class INCVClassifier(BaseNoisyClassifier):
             torch.from_numpy(np.flatnonzero(mask)).to(run.device) for mask in (selected, candidate)
         )
         memory.n_more = candidates_per_batch(candidate.sum(), selected.sum(), run.batch_size)
+        steps = -(-int(selected.sum()) // run.batch_size)
+        memory.plain = min(epochs_before_doubt(0, self._shape, steps), run.max_epochs // 2)
         memory.warmup = self.warmup
         if is_auto(self.warmup):
-            memory.warmup = round((0.4 if is_pair or rate > 0.6 else 0.2) * run.max_epochs)
+            memory.warmup = max(memory.plain, round((0.4 if is_pair or rate > 0.6 else 0.2) * run.max_epochs))
         run.last_stage = max(memory.warmup + 1 if memory.n_more else 0, self.n_gradual)
 
     def _fit_cleaner(self, run):
@@ -122,7 +125,7 @@ class INCVClassifier(BaseNoisyClassifier):
 
     def _train_epoch(self, run, epoch):
         memory = run.memory
-        forget = forget_rate(epoch, memory.wrong, self.n_gradual)
+        forget = forget_rate(max(0, epoch - memory.plain), memory.wrong, self.n_gradual)
         more = self._candidates(run) if memory.n_more and epoch > memory.warmup else None
         n_pool = n_kept = 0
         for batch, _ in run.train_batches(epoch, run.shuffled(memory.selected)):

@@ -14,6 +14,7 @@ from noisyfit.losses import confidence_penalty, soft_cross_entropy
 _SMALLEST_SHARE = 1e-8
 _RING_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _COLUMNS_TO_SHARPEN = 8
+_MANY_CLASSES = 10  # a longer warm-up at the constant rate memorises, measured with 100
 _RAREST = 0.1  # a class of which no row is trained on has the factor 0
 
 
@@ -73,8 +74,8 @@ class JointOptimizationClassifier(BaseNoisyClassifier):
         bending its border.
     warmup : "auto" or int, default="auto"
         Epochs on the given labels (published: 70 of 200). ``"auto"`` is 0.35 of the first step;
-        on tables with few rows up to 0.6, the sooner the more classes, the rarer
-        one of them or the fewer columns there are.
+        on tables with few rows up to 0.6, the sooner the more classes there are, the rarer one of
+        them is or the fewer columns there are.
     window : "auto" or int, default="auto"
         Epochs whose predictions are averaged (published: 10). ``"auto"`` is a twentieth of the
         first step, from 3 to 10.
@@ -277,7 +278,7 @@ class JointOptimizationClassifier(BaseNoisyClassifier):
         if not self._on_table:
             return 0
         rareness = max(rare_class_factor(run.data.y, run.n_classes), _RAREST)
-        steps = steps_to_learn(run.n_classes, self._shape, rareness)
+        steps = steps_to_learn(min(run.n_classes, _MANY_CLASSES), self._shape, rareness)
         return math.ceil(steps / run.steps_per_epoch)
 
     def _warmup_epochs(self, run):

@@ -66,8 +66,9 @@ class MentorMixClassifier(BaseNoisyClassifier):
         How the network is trained; ``Network()`` by default. Cloned, never trained in place.
     noise_rate : "auto", float in [0, 1] or None, default="auto"
         Share of wrong labels, which sets the next three parameters where they are ``"auto"``.
-        ``"auto"`` takes it after `burn_in` from a two-component mixture on the losses; None
-        leaves it open.
+        ``"auto"`` mixes nothing in the burn-in and then takes the share that a two-component
+        mixture on the losses calls wrong, at most 0.8; less where the network agrees with more
+        than a quarter of those labels. None leaves it open.
     percentile : "auto" or float in [0, 1], default="auto"
         Share of the losses that counts as small (gamma_p). ``"auto"`` is one minus the noise
         rate, at least 0.1; 0.7 while the rate is open.
@@ -78,9 +79,8 @@ class MentorMixClassifier(BaseNoisyClassifier):
     second_reweight : "auto" or bool, default="auto"
         Weight the mixtures by their own losses too. ``"auto"`` does so above a noise rate of 0.5.
     burn_in : "auto" or float in [0, 1], default="auto"
-        Share of the training in which all weights are 1; 0.1 was published. ``"auto"`` is this
-        or ten epochs if that is more, up to half of all (on tables with few columns it may be
-        more than ten).
+        Share of the training in which all weights are 1; 0.1 was published. ``"auto"`` is the
+        longer of this and ten epochs (more on tables with few columns), up to half of all.
     curriculum : {"hard", "linear", "hard_mining", "uniform"}, default="hard"
         Weight of a row by its loss minus the moving percentile: 1 up to 0, else 0; 1 up to 0,
         falling to 0 at `width`; 1 from 0 on, else 0; always 1.
@@ -148,13 +148,15 @@ class MentorMixClassifier(BaseNoisyClassifier):
     Notes
     -----
     The rule that sets percentile, alpha and second weighting is read off the authors' table of
-    settings; the estimated noise rate is this library's. A moving percentile begins with that of
-    the first batch, not with 0. Weights enter the mixture as they are, as in the paper; the
-    authors' code rounds them. Their runs with a second weighting have no weight decay; here the
-    network's own setting holds.
+    settings. The estimated noise rate is this library's, and so is a burn-in that does not mix:
+    mixing makes a network less sure, and its losses divide worse. A moving percentile begins with
+    that of the first batch, not with 0. Weights enter the mixture as they are, as in the paper;
+    the authors' code rounds them. Their runs with a second weighting have no weight decay; here
+    the network's own setting holds.
 
     An epoch costs a training step and a forward pass for each row. Batches below 8 rows are too
-    small for a percentile, and warned of. One-hot columns of a table become fractional.
+    small for a percentile, and warned of. Inputs must bear to be averaged: one-hot columns of a
+    table become fractional, and columns of codes mean something else.
 
     References
     ----------
@@ -256,9 +258,10 @@ class MentorMixClassifier(BaseNoisyClassifier):
         self._settle(None if is_auto(self.noise_rate) else self.noise_rate, run)
 
     def _burn_in_epochs(self, run):
-        """Length of the burn-in in epochs, a fraction if that was asked for."""
+        """Length in epochs; the end may lie inside one unless the rate is estimated then."""
         if not is_auto(self.burn_in):
-            return self.burn_in * run.max_epochs
+            length = self.burn_in * run.max_epochs
+            return math.ceil(length) if is_auto(self.noise_rate) else length
         plain = epochs_before_doubt(_EPOCHS_BEFORE_DOUBT, self._shape, run.steps_per_epoch)
         longest = run.max_epochs // 2
         return min(max(plain, math.ceil(_BURN_IN * run.max_epochs)), longest)
@@ -270,6 +273,8 @@ class MentorMixClassifier(BaseNoisyClassifier):
         self.percentile_ = percentile if is_auto(self.percentile) else float(self.percentile)
         by_default = is_auto(self.alpha)
         self.alpha_ = mixing_alpha(alpha, self._shape) if by_default else float(self.alpha)
+        if rate is None and is_auto(self.noise_rate):
+            self.alpha_ = 0.0  # the estimate needs a network that is sure of itself
         self.second_reweight_ = second if is_auto(self.second_reweight) else self.second_reweight
         run.memory.of_single.share = run.memory.of_mixed.share = self.percentile_
 

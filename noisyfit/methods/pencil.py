@@ -11,6 +11,7 @@ from noisyfit._small_tables import epochs_before_doubt
 from noisyfit.losses import confidence_penalty, cross_entropy
 
 _LABEL_TRAVEL = 60.0  # sum of the label steps over the correcting stage, as published
+_LABEL_TRAVEL_OF_IMAGES = 20.0  # whose predictions change more; the same in published trainings
 _LABEL_LR_RANGE = (0.47, 3.0)  # smallest and largest published step
 _COMPATIBILITY = 0.2  # of n_classes * alpha
 
@@ -63,8 +64,8 @@ class PencilClassifier(BaseNoisyClassifier):
         Weight of the predictions' entropy (L_e; published: 0.1 to 0.8).
     label_lr : "auto" or float, default="auto"
         Step of the labels at a visit. ``"auto"`` lets a label travel as far as in the published
-        training: 60 steps of 1 in all, but each between 0.47 and 3. 0 leaves the labels as they
-        are, with a warning.
+        training: 60 steps of 1 in all (20 for images), but each between 0.47, as published, and
+        3. 0 leaves the labels as they are, with a warning.
     scale : {"sample", "code"}, default="sample"
         Meaning of `label_lr`: the step ``label - prediction`` is multiplied by, or the published
         lambda, which is larger by batch size times classes (600 at 128 and 10 is 0.47).
@@ -234,7 +235,8 @@ class PencilClassifier(BaseNoisyClassifier):
         memory.label_lr = self.label_lr
         if is_auto(self.label_lr):
             smallest, largest = _LABEL_LR_RANGE
-            memory.label_lr = min(max(_LABEL_TRAVEL / max(end - start, 1), smallest), largest)
+            travel = _LABEL_TRAVEL if self._on_table else _LABEL_TRAVEL_OF_IMAGES
+            memory.label_lr = min(max(travel / max(end - start, 1), smallest), largest)
         scale = initial_scale(n_classes) if is_auto(self.init_scale) else self.init_scale
         memory.label_logits = scale * functional.one_hot(run.data.y, n_classes).float()
         memory.weight = max(1.0, n_classes / 10) if is_auto(self.loss_weight) else self.loss_weight

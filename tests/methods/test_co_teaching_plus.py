@@ -6,8 +6,10 @@ import torch
 from scipy.special import log_softmax, softmax
 from sklearn.datasets import make_blobs, make_moons
 from sklearn.metrics import roc_auc_score
+from sklearn.utils import Bunch
 from skorch.callbacks import EarlyStopping
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from noisyfit import CoTeachingClassifier, CrossEntropyClassifier, Network
 from noisyfit._selection import SelectionRecord
@@ -126,32 +128,43 @@ def test_loss_is_the_mean_over_the_choice_of_the_other_among_differing_rows(twic
         assert 2 * 0.55 < clf.loss < 2 * 1.56
 
 
+def made_run(n, step=10):
+    """A run as far as the loss looks at it, and a batch of `n` rows."""
+    memory = Bunch(forget=0.4, rate=0.4, step=step, plain_steps=step)
+    memory.selection = SelectionRecord(n, torch.device("cpu"))
+    memory.selection.is_open = True
+    batch = Bunch(y=torch.arange(n) % 3, index=torch.arange(n))
+    return Bunch(n_classes=3, memory=memory), batch
+
+
 def test_dropped_and_agreed_rows_give_no_gradient():
-    clf = CoTeachingPlusClassifier(**AS_PUBLISHED)
-    torch.manual_seed(0)
-    nets = nn.Linear(4, 3), nn.Linear(4, 3)
-    x = torch.randn(40, 4, requires_grad=True)
-
-    class Run:
-        n_classes = 3
-
-        class memory:
-            forget, rate, step, plain_steps = 0.4, 0.4, 10, 0
-            selection = SelectionRecord(40, torch.device("cpu"))
-
-    class Rows:
-        y, index = torch.randint(3, (40,)), torch.arange(40)
-
-    logits = [net(x) for net in nets]
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.normal(size=(40, 4)), requires_grad=True)
+    logits = [x @ torch.tensor(rng.normal(size=(4, 3))) for _ in range(2)]
     differ = logits[0].argmax(1) != logits[1].argmax(1)
-    loss, skip = clf._loss_of_differing(Run, Rows, logits, differ)
+    run, batch = made_run(40)
+    clf = CoTeachingPlusClassifier(guards=False)
+    loss, skip = clf._loss_of_differing(run, batch, logits, differ)
     loss.backward()
     assert not skip
-    moved = x.grad.any(1)
-    assert not moved[~differ].any()
-    losses = [cross_entropies(z.detach().numpy(), Rows.y.numpy()) for z in logits]
+    losses = [cross_entropies(z.detach().numpy(), batch.y.numpy()) for z in logits]
     kept = [chosen_by_hand(of_one, differ.numpy(), 0.4) for of_one in losses]
-    np.testing.assert_array_equal(moved, (kept[0] + kept[1]) > 0)
+    assert 0 < (kept[0] + kept[1] > 0).sum() < differ.sum()
+    np.testing.assert_array_equal(x.grad.any(1), kept[0] + kept[1] > 0)
+
+
+@pytest.mark.parametrize("params", [{}, {"guards": False}, {"per_class": True}])
+def test_no_step_asks_the_device(params):
+    """Tensors without values refuse whatever depends on them."""
+    clf = CoTeachingPlusClassifier(**params)
+    with FakeTensorMode():
+        run, batch = made_run(40)
+        logits = [torch.empty(40, 3, requires_grad=True) for _ in range(2)]
+        differ = torch.empty(40, dtype=torch.bool)
+        with pytest.raises(DataDependentOutputException):
+            bool(differ.any())
+        for loss_of in (clf._loss_of_all, clf._loss_of_differing):
+            loss_of(run, batch, logits, differ)[0].backward()
 
 
 # ---- the same as Co-teaching, and batches without a difference --------------------------------

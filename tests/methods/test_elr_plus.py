@@ -286,3 +286,17 @@ def test_it_does_not_memorise_where_plain_training_does(digits):
     assert ours.score(X_test, y_test) >= plain.score(X_test, y_test) + 0.10
     assert roc_auc_score(~noisy.changed, ours.clean_proba_) >= 0.95
     assert np.mean(ours.refined_labels_ == y) >= 0.95
+
+
+def test_no_rows_are_mixed_before_the_term_acts():
+    net = Network(max_epochs=4, batch_size=32)
+    unmixed, warm, mixed = (
+        ELRPlusClassifier(net, random_state=0, **params).fit(X, Y).predict_proba(X)
+        for params in (
+            {"alpha": 0, "warmup": 4},
+            {"alpha": 1, "warmup": 4},
+            {"alpha": 1, "warmup": 3},
+        )
+    )
+    np.testing.assert_array_equal(warm, unmixed)
+    assert np.abs(mixed - unmixed).max() > 1e-3

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import make_blobs
+from sklearn.datasets import load_digits, make_blobs
 from skorch.dataset import ValidSplit
 from torch.nn import functional
 
@@ -91,6 +91,31 @@ def test_the_second_stage_starts_afresh_with_its_own_schedule():
     assert known._rates == pytest.approx([0.1 * schedule(e, 9) for e in range(9)])
     assert known._passes == 1
     assert known._last_stage == 0
+
+
+def test_where_few_steps_are_left_the_first_network_goes_on():
+    """90 rows make 2 steps an epoch, and 4 columns need 100 before the matrix."""
+    net, schedule = Network(max_epochs=60, lr=0.1), Cosine()
+    clf = Spy(net, random_state=0).fit(X, Y)
+    assert clf._n_first_ == clf._last_stage == 48
+    assert clf._rates == pytest.approx([0.1 * schedule(e, 60) for e in range(60)])
+    (first, _), (second, plain) = clf._starts
+    assert not plain
+    assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    longer = Spy(net.set_params(max_epochs=210), random_state=0).fit(X, Y)
+    assert longer._n_first_ == 50
+    assert longer._rates[50] == pytest.approx(0.1)
+
+
+def test_a_small_clean_table_is_learnt_as_by_plain_training():
+    """Ten classes, four steps an epoch: a matrix after 20 steps said that all labels were wrong."""
+    X, y = load_digits(return_X_y=True)
+    net = Network(max_epochs=20)
+    plain, corrected = (
+        cls(net, random_state=0).fit(X[:200], y[:200]).score(X[200:], y[200:])
+        for cls in (CrossEntropyClassifier, ForwardCorrectionClassifier)
+    )
+    assert corrected > plain - 0.01
 
 
 @pytest.mark.parametrize("kind", ["anchor", "confusion"])

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import make_blobs
+from sklearn.datasets import make_blobs, make_classification
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import train_test_split
 from torch import nn
+from torch.utils.data import Subset
 
 from noisyfit import CrossEntropyClassifier, Network
 from noisyfit.losses import soft_cross_entropy
@@ -258,3 +261,44 @@ def test_refined_labels_repair_most_wrong_ones(digits):
     clf = JointOptimizationClassifier(random_state=0).fit(images.reshape(-1, 64), noisy.y)
     assert (clf.refined_labels_ == y).mean() > (noisy.y == y).mean() + 0.2
     np.testing.assert_allclose(clf.refined_proba_.sum(1), 1, atol=1e-5)
+
+
+def test_a_rare_class_is_learnt_before_labels_are_replaced():
+    """100 rows, 5 of the rarest class: plain training knows it after 67 steps, two an epoch."""
+    X, y = make_classification(
+        3100,
+        10,
+        n_informative=6,
+        n_redundant=0,
+        n_classes=3,
+        n_clusters_per_class=1,
+        weights=[0.75, 0.2, 0.05],
+        flip_y=0,
+        random_state=0,
+    )
+    X, test, y, y_test = train_test_split(X, y, train_size=100, stratify=y, random_state=0)
+    plain, by_default, early = (
+        cls(random_state=0, **params).fit(X, y)
+        for cls, params in (
+            (CrossEntropyClassifier, {}),
+            (JointOptimizationClassifier, {}),
+            (JointOptimizationClassifier, {"warmup": 9, "retrain": True}),
+        )
+    )
+    assert by_default._relabel_epochs_ == 50
+    right = [
+        balanced_accuracy_score(y_test, clf.predict(test)) for clf in (plain, by_default, early)
+    ]
+    assert right[1] > right[0] - 0.02
+    assert right[1] > right[2] + 0.1
+
+
+def test_classes_without_a_training_row_are_no_error():
+    y = np.where(np.arange(90) == 0, 3, Y)
+    net = Network(max_epochs=3, train_split=FirstHeldOut())
+    JointOptimizationClassifier(net, random_state=0).fit(X, y)
+
+
+class FirstHeldOut:
+    def __call__(self, dataset, y=None, **kwargs):
+        return Subset(dataset, range(10, 90)), Subset(dataset, range(10))

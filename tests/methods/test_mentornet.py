@@ -421,6 +421,9 @@ def test_rows_held_out_streams_and_routing():
         clf = learning(net=Network(max_epochs=4, batch_size=32, train_split=split))
         clf.fit(source, y, trusted=MASK, clean_labels=NAMES[Y])
         np.testing.assert_array_equal(clf.clean_proba_[MASK], ~NOISY.changed[MASK])
+    first = Network(max_epochs=4, train_split=ValidSplit(4))  # holds the first quarter out
+    with pytest.raises(ValueError, match="trusted rows are held out"):
+        learning(net=first).fit(X, y, trusted=np.arange(160) < 30)
     grid = GridSearchCV(learning(), {"n_mentor_updates": [0, 1]}, cv=3, error_score="raise")
     grid.fit(X, y, trusted=MASK, clean_labels=NAMES[Y])
     assert grid.best_estimator_.mentor_.is_trained

@@ -6,10 +6,10 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import make_blobs
+from sklearn.datasets import load_digits, make_blobs
 from torch import nn
 
-from noisyfit import Network
+from noisyfit import CrossEntropyClassifier, Network
 from noisyfit._transition import forward_corrected, log_transition
 from noisyfit.methods.noise_adaptation import (
     NoiseAdaptationClassifier,
@@ -292,3 +292,39 @@ def test_bad_parameters_are_refused(params):
     (name,) = params
     with pytest.raises((ValueError, TypeError), match=name):
         NoiseAdaptationClassifier(**params).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_classes", "batch_size", "expected"),
+    [
+        ((200, 64), 10, 50, 14),  # 56 steps
+        ((200, 64), 3, 50, 5),  # 20 steps, a tenth of the epochs are 3
+        ((200, 4), 3, 50, 24),  # 100 steps, but 0.8 of the epochs
+        ((200, 1, 8, 8), 10, 50, 5),
+    ],
+)
+def test_the_warm_up_has_the_steps_that_a_network_needs(shape, n_classes, batch_size, expected):
+    chosen = []
+
+    class Unadapted(NoiseAdaptationClassifier):
+        def _begin(self, run):
+            super()._begin(run)
+            chosen.append(run.memory.warmup)
+
+        def _train_epoch(self, run, epoch):
+            pass
+
+    X = np.random.default_rng(0).normal(size=shape)
+    net = Network(max_epochs=30, batch_size=batch_size)
+    Unadapted(net, random_state=0).fit(X, np.arange(200) % n_classes)
+    assert chosen == [expected]
+
+
+def test_a_small_clean_table_is_learnt_as_by_plain_training():
+    X, y = load_digits(return_X_y=True)
+    net = Network(max_epochs=20)
+    plain, adapted = (
+        cls(net, random_state=0).fit(X[:200], y[:200]).score(X[200:], y[200:])
+        for cls in (CrossEntropyClassifier, NoiseAdaptationClassifier)
+    )
+    assert adapted > plain - 0.01

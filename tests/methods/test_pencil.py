@@ -248,3 +248,29 @@ def test_many_classes_are_relearnt():
     noisy = sym_incl(y, 0.4, random_state=0)
     clf = PencilClassifier(random_state=0).fit(X, noisy.y)
     assert (clf.refined_labels_ == y).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("shape", "max_epochs", "label_lr"),
+    [
+        ((30, 1, 8, 8), 40, 20 / 16),
+        ((30, 1, 8, 8), 320, 0.47),
+        ((30, 1, 8, 8), 5, 3),
+        ((30, 9), 80, 60 / 31),
+        ((30, 9), 320, 0.48),
+    ],
+)
+def test_labels_travel_as_far_in_a_short_training(shape, max_epochs, label_lr):
+    chosen = []
+
+    class Untrained(PencilClassifier):
+        def _begin(self, run):
+            super()._begin(run)
+            chosen.append(run.memory.label_lr)
+
+        def _train_epoch(self, run, epoch):
+            pass
+
+    X = np.random.default_rng(0).normal(size=shape)
+    Untrained(Network(max_epochs=max_epochs), random_state=0).fit(X, np.arange(30) % 3)
+    assert chosen == [pytest.approx(label_lr, rel=1e-3)]
