@@ -133,4 +133,4 @@ class Watched:
         seen, self._seen = self._seen, None
         if seen is None or len(seen) != len(x):
             seen = out
-        return out, seen.flatten(1).float()
+        return out, seen.reshape(len(seen), -1).float()

@@ -96,7 +96,8 @@ class LookAhead:
     def _differentiate_twice(self, x, name):
         try:
             gradient = self.gradient(self(x, self.parameters).square().mean(), second_order=True)
-            self.gradient(sum(g.square().sum() for g in gradient.values()))
+            sum(g.square().sum() for g in gradient.values()).backward()
+            self._learner.zero_grad()
         except (RuntimeError, NotImplementedError) as error:
             raise ValueError(
                 f"{name} cannot be differentiated twice ({str(error).splitlines()[0]}); set "

@@ -126,7 +126,7 @@ class Run:
         at_once = [loss]  # with the first of the others: one pass over what they share
         for extra in further:
             torch.autograd.backward([*at_once, extra], retain_graph=True)
-            at_once = []
+            at_once, extra = [], None  # its graph goes before the next is made
         if at_once:
             loss.backward()
         for learner in learners:

@@ -18,6 +18,7 @@ from noisyfit._small_tables import epochs_before_doubt
 from noisyfit.losses import cross_entropy
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 
+_T, _FULL = 0.5, False
 _DEVIATIONS = 1  # by which an agreement above chance is not taken for one
 
 
@@ -118,8 +119,8 @@ class INCVClassifier(BaseNoisyClassifier):
         )
         if is_chance(agreement, n, n_classes, cleaner.noise_type, _DEVIATIONS):
             return np.ones_like(selected), np.zeros_like(candidate), 0.0
-        likely = ~selected & (cleaner.clean_proba_ > 0.5)
-        n_wrong = wrong * selected.sum() + (1 - cleaner.clean_proba_[likely]).sum()
+        likely = ~selected & (cleaner.clean_proba_ > _T)
+        n_wrong = wrong * selected.sum() + (likely.sum() if _FULL else (1 - cleaner.clean_proba_[likely]).sum())
         selected = selected | likely
         return selected, candidate & ~likely, n_wrong / selected.sum()
 

@@ -42,11 +42,15 @@ def synthetic_labels(y, neighbours, n_changed, n_sets, generator):
     return y.expand(n_sets, -1).scatter(1, rows, y[neighbours[rows, drawn]])
 
 
-def consistency(target, logits, reduction="mean"):
-    """``KL(target || softmax(logits))``, shape (): "mean" is over rows and classes,
-    "batchmean" over rows."""
+def divergence(target, logits):
+    """``KL(target || softmax(logits))``, averaged over rows, shape ()."""
     kl = torch.xlogy(target, target) - target * logits.log_softmax(1)  # (batch, n_classes)
-    return kl.mean() if reduction == "mean" else kl.sum() / len(kl)
+    return kl.sum() / len(kl)
+
+
+def damped(value):
+    """`value` up to 1, beyond that 1 plus its logarithm, whose gradient does not grow."""
+    return torch.where(value > 1, 1 + value.clamp_min(1).log(), value)
 
 
 def labels_to_keep(posterior, y, n_classes, threshold):
@@ -65,7 +69,143 @@ def labels_to_keep(posterior, y, n_classes, threshold):
 
 
 class MLNTClassifier(BaseNoisyClassifier):
-    """DOC"""
+    """One network whose step on made-up label noise must not lead it away from its average.
+
+    Before every step the method makes label noise of its own: half of the rows of the batch take
+    the label of a row with like features. It tries a gradient step on those labels, on paper, and
+    asks that the network after it still agrees with the teacher, the running average of its
+    weights. The gradient of that wish goes through the step, and the network moves to where
+    noise of this kind would teach it little; the given labels are learnt beside it.
+
+    Parameters
+    ----------
+    net : Network or other skorch net, optional
+        How the network is trained; ``Network()`` by default. Its ``max_epochs`` counts everything.
+        Cloned, never trained in place.
+    meta_rate : "auto" or float, default="auto"
+        Weight of the meta loss after its rise (eta); 0 is plain training. ``"auto"`` is 1 for the
+        divergence of a row, whatever `kl_reduction`, and less in proportion on tables with fewer
+        than 12 columns. Published: 0.4 for CIFAR-10, 1 for Clothing1M.
+    inner_lr : "auto" or float, default="auto"
+        Length of the step on synthetic labels (a). ``"auto"`` is 0.2 for images and 1 for tables.
+        Published: 0.2 for CIFAR-10, 0.02 for Clothing1M.
+    n_sets : int, default=1
+        Sets of synthetic labels a batch (M). More lower the variance of the meta gradient and cost
+        in proportion; on digits four and ten changed no result. Published: 10.
+    flip_share : float in [0, 1], default=0.5
+        Share of the rows of a batch that take a neighbour's label (rho).
+    n_neighbors : int, default=10
+        Rows of the batch among which the neighbour is drawn.
+    feature_net : "self", "pretrain" or torch.nn.Module, default="self"
+        In whose features rows are near: the input of its last linear layer. ``"self"`` takes the
+        teacher, at no cost. ``"pretrain"`` first trains a network on the given labels, as
+        published, and starts afresh. A module of your own sees batches as the network does; if it
+        has no linear layer, its output are the features.
+    pretrain_epochs : "auto" or int, default="auto"
+        Epochs of the first network with ``feature_net="pretrain"``. ``"auto"`` is a tenth of all.
+    second_order : bool, default=True
+        Differentiate through the gradient of the step too, as the authors' code does. False takes
+        that gradient as constant and costs less than two thirds.
+    kl_reduction : {"mean", "batchmean"}, default="mean"
+        Average the divergence from the teacher over rows and classes, as in the authors' code, or
+        over rows. A number given as `meta_rate` belongs to it.
+    damp : bool, default=True
+        Count a divergence d above 1 (of a row) as ``1 + log(d)``, so that it cannot carry the
+        network off. Published: False.
+    warmup : "auto" or float, default="auto"
+        Epochs of plain training before. ``"auto"`` is a fortieth of the training. Published: 3 of
+        120 for CIFAR-10, 500 steps for Clothing1M.
+    ramp : "auto" or float, default="auto"
+        Epochs after the warm-up in which the weight rises from nearly 0. ``"auto"`` is a sixth of
+        the training. Published: until epoch 20 of 120, or step 2000.
+    teacher_decay : "auto", float or pair of floats, default="auto"
+        Share of the old average at each step (gamma), or the shares during the rise and after it.
+        ``"auto"`` averages over a tenth of the training, at most 1000 steps. Published:
+        ``(0.99, 0.999)``.
+    n_iterations : int, default=1
+        Networks trained one after the other, in equal parts of ``max_epochs``. The teacher of one
+        is the mentor of the next: its features say which rows are near, its predictions are mixed
+        into the teacher's, and what it doubts is left out. Published: 3. For long training only.
+    filter_threshold : float in [0, 1], default=0.3
+        Labels whose probability by the mentor is lower are left out; of a class that would vanish
+        the likeliest hundredth stays.
+    predict_with : {"teacher", "student"}, default="teacher"
+        Whose weights the fitted network has. Scores of validation data during training are the
+        student's.
+    augment : "auto", None or callable, default="auto"
+        Random view of a batch, ``augment(x, generator)``, the same for all passes. ``"auto"``
+        shifts images at random (and mirrors colour images) and leaves tables alone.
+    clean_score : {"auto", "history", "final"} or splitter, default="auto"
+        Source of ``clean_proba_``: how often the network predicted the given label in training
+        (``"auto"`` and ``"history"``), its final probability, or a splitter of
+        `noisyfit.mixtures` fitted on one minus the former.
+    random_state : int, RandomState instance or None, default=None
+        Seed of start, order, synthetic labels, augmentation and dropout.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels in sorted order.
+    clean_proba_ : ndarray of shape (n_samples,)
+        How likely each given label is right, in [0, 1].
+    refined_labels_ : ndarray of shape (n_samples,)
+        The given label where ``clean_proba_`` is at least 0.5, the network's elsewhere.
+    refined_proba_ : ndarray of shape (n_samples, n_classes)
+        The same as distributions; rows sum to 1.
+    noise_rate_ : float
+        Estimated share of wrong labels, ``1 - clean_proba_.mean()``.
+    selected_ : bool ndarray of shape (n_trained,)
+        Rows that the last network was trained on; all of them with one iteration.
+    dynamics_ : dict of ndarrays of shape (n_samples,)
+        ``n_seen``, ``wrong_events``, ``margin`` and ``proba`` of the given labels, averaged over
+        the training passes.
+    nets_ : list of skorch nets
+        The trained network, with the weights that `predict_with` says.
+    history_ : list of dict
+        One row per epoch, with ``meta_rate``, the weight at its end; ``train_loss`` is the
+        cross-entropy alone.
+    n_features_in_ : int
+        Columns of the table, or values of one image.
+    feature_names_in_ : ndarray of str
+        Column names, if ``X`` was a data frame.
+
+    Notes
+    -----
+    As in the authors' code, and unlike in the paper, the gradients of both losses are taken at
+    the same weights and make one step. The teacher averages parameters and has its own statistics
+    of batch normalisation, from its own passes in training mode; steps on paper use those of the
+    batch and leave the network's alone. Every pass draws its own dropout masks.
+
+    The published weight, 0.4 of a divergence averaged over ten classes, and step are made for
+    46,800 steps; in the thousand of a small table they change little. Short training wants the
+    larger ones of the defaults.
+
+    ``clean_proba_`` comes from the training history, which ranked wrong labels better than the
+    teacher's final probability: AUROC 0.995 against 0.981 on digits with 40 % noise.
+
+    An epoch costs ``(4 + 11 n_sets) / 3`` epochs of plain training: 5 by default, 38 as published,
+    and ``(4 + 5 n_sets) / 3`` with ``second_order=False``. One synthetic set is in memory at a
+    time. Modules with operations that have no second derivative, such as fused attention on some
+    devices, need ``second_order=False``; compiled modules are refused.
+
+    References
+    ----------
+    Li, Wong, Zhao, Kankanhalli, "Learning to Learn from Noisy Labeled Data", CVPR 2019.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_blobs
+    >>> from noisyfit import Network
+    >>> from noisyfit.methods.mlnt import MLNTClassifier
+    >>> from noisyfit.noise import sym_excl
+    >>> X, y = make_blobs(200, centers=3, random_state=0)
+    >>> y_noisy = sym_excl(y, 0.2, random_state=0).y
+    >>> clf = MLNTClassifier(Network(max_epochs=20), random_state=0).fit(X, y_noisy)
+    >>> clf.score(X, y) > 0.8
+    True
+    """
 
     def __init__(
         self,
@@ -80,6 +220,7 @@ class MLNTClassifier(BaseNoisyClassifier):
         pretrain_epochs="auto",
         second_order=True,
         kl_reduction="mean",
+        damp=True,
         warmup="auto",
         ramp="auto",
         teacher_decay="auto",
@@ -101,6 +242,7 @@ class MLNTClassifier(BaseNoisyClassifier):
         self.pretrain_epochs = pretrain_epochs
         self.second_order = second_order
         self.kl_reduction = kl_reduction
+        self.damp = damp
         self.warmup = warmup
         self.ramp = ramp
         self.teacher_decay = teacher_decay
@@ -126,6 +268,7 @@ class MLNTClassifier(BaseNoisyClassifier):
         for decay in () if is_auto(self.teacher_decay) else self._decays():
             check_real(decay, "teacher_decay", 0, 1, closed="left")
         check_bool(self.second_order, "second_order")
+        check_bool(self.damp, "damp")
         if not isinstance(self.feature_net, nn.Module):
             self._check_choice("feature_net", ("self", "pretrain"), " or a module")
         self._check_choice("kl_reduction", ("mean", "batchmean"))
@@ -255,7 +398,7 @@ class MLNTClassifier(BaseNoisyClassifier):
         kept, vanished = labels_to_keep(posterior, run.data.y, run.n_classes, self.filter_threshold)
         if vanished:
             warnings.warn(
-                f"The mentor finds no label of class {list(self.classes_[vanished])} at least "
+                f"The mentor finds no label {self.classes_[vanished].tolist()} at least "
                 f"filter_threshold={self.filter_threshold} likely; the likeliest stay.",
                 UserWarning,
                 stacklevel=2,
@@ -266,11 +409,10 @@ class MLNTClassifier(BaseNoisyClassifier):
         memory = run.memory
         (net,) = run.learners
         if memory.average is None:
-            memory.average = WeightAverage(net, run.generator)
+            memory.average = WeightAverage(net, run.generator)  # in training mode, as the network
             memory.teacher = Watched(net, memory.average.module)
         else:
             memory.average.update(memory.decays[since >= memory.ramp])
-        memory.average.train()
 
     def _meta_losses(self, run, x, y, logits, rise):
         """Yield ``eta / M * J_m``, one graph at a time."""
@@ -280,9 +422,9 @@ class MLNTClassifier(BaseNoisyClassifier):
         target, features = self._targets(run, x, rise)
         neighbours = nearest(features, min(self.n_neighbors, len(y) - 1))
         n_changed = int(self.flip_share * len(y) + _ROUNDING)
-        sets = synthetic_labels(y, neighbours, n_changed, self.n_sets, run.generator)
-        for labels in sets:
-            yield rise * memory.rate / self.n_sets * self._meta_loss(run, x, labels, logits, target)
+        weight = rise * memory.rate / self.n_sets
+        for labels in synthetic_labels(y, neighbours, n_changed, self.n_sets, run.generator):
+            yield weight * self._meta_loss(run, x, labels, logits, target)
 
     def _meta_loss(self, run, x, labels, logits, target):
         """How far a step on synthetic labels (batch,) leads away from the teacher (J_m)."""
@@ -290,7 +432,9 @@ class MLNTClassifier(BaseNoisyClassifier):
         loss = functional.cross_entropy(logits, labels)
         gradient = memory.look.gradient(loss, self.second_order)  # g_m
         ahead = memory.look.step(gradient, memory.inner_lr)
-        return consistency(target, memory.look(x, ahead), self.kl_reduction)
+        apart = divergence(target, memory.look(x, ahead))
+        apart = damped(apart) if self.damp else apart
+        return apart / run.n_classes if self.kl_reduction == "mean" else apart
 
     def _targets(self, run, x, rise):
         """Target (batch, n_classes) and the features by which rows are near."""
