@@ -2,8 +2,9 @@
 
 from noisyfit import methods
 from noisyfit._base import BaseNoisyClassifier
+from noisyfit._mentor import Mentor
 from noisyfit._network import Network
 from noisyfit.methods import *  # noqa: F403
 
-__all__ = ["BaseNoisyClassifier", "Network", *methods.__all__]
+__all__ = ["BaseNoisyClassifier", "Mentor", "Network", *methods.__all__]
 __version__ = "0.1.0.dev0"

@@ -139,3 +139,46 @@ def test_modules_that_hide_their_weights_are_refused():
     LookAhead(learner_of(bent())).check(x)
     weight_norm = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
     LookAhead(learner_of(weight_norm)).check(x)
+
+
+def test_a_network_that_starts_at_zero_is_not_refused():
+    module = nn.Linear(3, 2)
+    nn.init.zeros_(module.weight)
+    nn.init.zeros_(module.bias)
+    LookAhead(learner_of(module)).check(batch()[0])
+
+
+def test_a_check_of_second_derivatives_leaves_no_gradient_and_finds_who_has_none():
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.square()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, g):
+            return 2 * g * ctx.saved_tensors[0]
+
+    class Once(nn.Linear):
+        def forward(self, x):
+            return Square.apply(super().forward(x))
+
+    x, _ = batch()
+    learner = learner_of(bent())
+    buffers = [b.clone() for b in learner.module.buffers()]
+    LookAhead(learner).check(x, second_order=True)
+    assert learner.module.training
+    assert all(p.grad is None for p in learner.module.parameters())
+    for before, after in zip(buffers, learner.module.buffers(), strict=True):
+        assert torch.equal(before, after)
+    once = LookAhead(learner_of(Once(3, 2)))
+    once.check(x)
+    with pytest.raises(ValueError, match=r"Once cannot be differentiated twice .* second_order"):
+        once.check(x, second_order=True)
+
+
+def test_compiled_networks_are_refused():
+    net = Network(bent(), device="cpu", compile=True, compile__backend="eager").initialize()
+    with pytest.raises(ValueError, match="compile=True"):
+        LookAhead(Learner(net, CPU, torch.Generator())).check(batch()[0])

@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from noisyfit._mentor import Mentor, predefined, self_paced
 from noisyfit._mentor_lesson import Lesson, with_wrong_labels
-from noisyfit._mentor_network import MentorModule, published_grid
+from noisyfit._mentor_network import MentorModule, published_grid, train_module
 
 DIFFERENCE = torch.tensor([-0.5, 0.0, 0.25, 1.5])
 both = pytest.mark.parametrize("architecture", ["mlp", "lstm"])
@@ -133,6 +133,30 @@ def test_separable_losses_are_told_apart(architecture):
     weights = mentor(loss, loss - np.quantile(loss, 0.9), 60)
     assert roc_auc_score(right, weights) >= 0.99
     assert mentor.error_ < 0.01
+
+
+@pytest.mark.parametrize("target", [[1.0, 0, 1, 0], [1.0, 0, 0.5, 0]])
+def test_the_error_is_cross_entropy_for_binary_targets_and_squared_for_others(target):
+    target = torch.tensor(target)
+    loss = torch.tensor([0.2, 1.0, 3.0, 0.5])
+    points = loss, loss - 1, torch.tensor([18, 18, 40, 41])
+    module = MentorModule("mlp", torch.Generator().manual_seed(0))
+    naive = copy.deepcopy(module)
+    train_module(module, points, target, 1, 8, 0.0, torch.Generator().manual_seed(1))
+    rows = torch.randint(4, (8,), generator=torch.Generator().manual_seed(1))
+    p, t = naive(*(values[rows] for values in points)).sigmoid(), target[rows]
+    if 0.5 in target:
+        error = (p - t) ** 2
+    else:
+        error = -t * p.log() - (1 - t) * (1 - p).log()
+    error.mean().backward()
+    ours, expected = (
+        torch.cat([q.grad.flatten() for q in m.parameters()]) for m in (module, naive)
+    )
+    cut = min(1, 5 / expected.norm().item())  # the published clipping
+    torch.testing.assert_close(ours, cut * expected, rtol=1e-4, atol=1e-6)
+    step = (naive.out - module.out).abs()  # the first step of Adam has the learning rate's size
+    torch.testing.assert_close(step, torch.full_like(step, 0.1), rtol=1e-2, atol=1e-4)
 
 
 def test_weights_of_binary_targets_are_probabilities():

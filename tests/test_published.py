@@ -391,6 +391,13 @@ PUBLISHED = {
     | {"net__optimizer__weight_decay": 1e-3, "guards": False, "confidence_penalty": 1.0},
     "co_teaching/cifar10-pair45": CO | {"noise_rate": 0.45, "net__lr_schedule": LinearDecay(80)},
     "co_teaching/cifar100-sym20": CO | {"noise_rate": 0.2, "net__lr_schedule": LinearDecay(100)},
+    "mentornet/cifar10-pd-sym80": {"mentor": "predefined", "percentile": 0.5, "burn_in": 0}
+    | {"decay": 0.5, "example_dropout": "predefined", "scale_decay_by_weights": True}
+    | {"net__lr": 0.1, "net__max_epochs": 100, "net__module__width": 160}
+    | {"net__optimizer__weight_decay": 2e-4},
+    "mentornet/cifar100-dd-sym40": {"mentor": "data_driven", "percentile": 0.6, "burn_in": 0.18}
+    | {"mentor_percentile": 0.9, "example_dropout": "data_driven"}
+    | {"use_trusted_in_training": False},
     "co_teaching_plus/mnist-pair45": PLUS | {"init_epoch": 0, "net__module__hidden": (256,)},
     "co_teaching_plus/cifar10-pair45": PLUS | {"init_epoch": 20, "net__module": LeNet},
     "co_teaching_plus/cifar100-pair45": PLUS | {"init_epoch": 5, "net__module": CNN7},

@@ -43,6 +43,7 @@ class Setting:
     data: str
     noise: tuple
     note: str = ""
+    n_trusted: int = 0  # rows whose true label is told
 
     def build(self):
         """The estimator, unfitted."""
@@ -52,10 +53,11 @@ class Setting:
 SETTINGS = {}
 
 
-def add(name, method, net, noise_=(SYM, 0.5), note="", **params):
+def add(name, method, net, noise_=(SYM, 0.5), note="", n_trusted=0, **params):
     """Enter a setting; the data set is the first word behind the slash."""
     data = name.split("/")[1].split("-")[0]
-    SETTINGS[name] = Setting(method, net, {"augment": CROPS} | params, data, noise_, note)
+    params = {"augment": CROPS} | params
+    SETTINGS[name] = Setting(method, net, params, data, noise_, note, n_trusted)
 
 
 def sgd(module, lr, epochs, schedule, decay, normalize=CIFAR10, batch=128, **more):

@@ -58,6 +58,7 @@ COUNTED = {
     ],
     "CoTeachingClassifier": [("", 2, "two steps")],
     "CoTeachingPlusClassifier": [("", 2, "two steps")],
+    "MentorNetClassifier": [("", 1, "a step; the mentor is too small to count")],
     "ELRPlusClassifier": [("", 8 / 3, "two steps on mixed rows, a pass of each averaged network")],
     "DivideMixClassifier": [
         ("warm-up", 2, "two steps"),
@@ -72,6 +73,7 @@ STAGES = {
     "JointOptimizationClassifier": {"warmup": 1, "retrain": False},
     "PencilClassifier": {"warmup": 1, "correct_until": EPOCHS},
     "MCorrectionClassifier": {"bootstrap_start": SECOND + 1},
+    "MentorNetClassifier": {"percentile": 0.7},
     "CoTeachingPlusClassifier": {"noise_rate": 0.4, "init_epoch": 1},
     "DivideMixClassifier": {"warmup": SECOND, "augment": "auto"},
 }

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import _settings_losses  # noqa: F401 (enters its settings)
+import _settings_selection  # noqa: F401 (as well)
 import numpy as np
 from _settings import SETTINGS, KerasDecay, LowerMomentum
 from _timing import machine
@@ -133,6 +134,15 @@ def problem(setting, options):
     return X, y, noisy.y, data.X_test[test], data.y_test[test], len(y) / len(data.y_train)
 
 
+def told(setting, y, rows, seed):
+    """What ``fit`` is given of the true labels, where the method learns from some of them."""
+    if not setting.n_trusted:
+        return {}
+    n = max(len(np.unique(y)), round(setting.n_trusted * rows))
+    trusted = np.random.default_rng(seed).permutation(len(y)) < n
+    return {"trusted": trusted, "clean_labels": y}
+
+
 def run(setting, options):
     """Train, and print what papers print."""
     clf = setting.build().set_params(random_state=options.seed, verbose=1)
@@ -144,7 +154,7 @@ def run(setting, options):
     scores = EpochScores(X_test, y_test)
     if hasattr(clf, "set_callbacks"):
         clf.set_callbacks(scores)
-    clf.fit(X, y_noisy)
+    clf.fit(X, y_noisy, **told(setting, y, rows, options.seed))
     accuracy, last = scores.accuracy, 100 * clf.score(X_test, y_test)
     mean = f"{np.mean(accuracy[-10:]):.2f}" if accuracy else "-"
     best = f"{max(accuracy):.2f} (epoch {1 + int(np.argmax(accuracy))})" if accuracy else "-"

@@ -11,6 +11,7 @@ from noisyfit.methods.elr_plus import ELRPlusClassifier
 from noisyfit.methods.forward_correction import ForwardCorrectionClassifier
 from noisyfit.methods.joint_optimization import JointOptimizationClassifier
 from noisyfit.methods.m_correction import MCorrectionClassifier
+from noisyfit.methods.mentornet import MentorNetClassifier
 from noisyfit.methods.mixup import MixupClassifier
 from noisyfit.methods.moment_elr import MomentELRClassifier
 from noisyfit.methods.noise_adaptation import NoiseAdaptationClassifier
@@ -29,6 +30,7 @@ __all__ = [
     "ForwardCorrectionClassifier",
     "JointOptimizationClassifier",
     "MCorrectionClassifier",
+    "MentorNetClassifier",
     "MixupClassifier",
     "MomentELRClassifier",
     "NoiseAdaptationClassifier",

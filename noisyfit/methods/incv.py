@@ -82,7 +82,9 @@ class INCVClassifier(BaseNoisyClassifier):
         memory.plain = min(epochs_before_doubt(0, self._shape, steps), run.max_epochs // 2)
         memory.warmup = self.warmup
         if is_auto(self.warmup):
-            memory.warmup = max(memory.plain, round((0.4 if is_pair or rate > 0.6 else 0.2) * run.max_epochs))
+            memory.warmup = max(
+                memory.plain, round((0.4 if is_pair or rate > 0.6 else 0.2) * run.max_epochs)
+            )
         run.last_stage = max(memory.warmup + 1 if memory.n_more else 0, self.n_gradual)
 
     def _fit_cleaner(self, run):
@@ -120,7 +122,9 @@ class INCVClassifier(BaseNoisyClassifier):
         if is_chance(agreement, n, n_classes, cleaner.noise_type, _DEVIATIONS):
             return np.ones_like(selected), np.zeros_like(candidate), 0.0
         likely = ~selected & (cleaner.clean_proba_ > _T)
-        n_wrong = wrong * selected.sum() + (likely.sum() if _FULL else (1 - cleaner.clean_proba_[likely]).sum())
+        n_wrong = wrong * selected.sum() + (
+            likely.sum() if _FULL else (1 - cleaner.clean_proba_[likely]).sum()
+        )
         selected = selected | likely
         return selected, candidate & ~likely, n_wrong / selected.sum()
 

@@ -11,7 +11,7 @@ from noisyfit._averaging import WeightAverage
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_real, is_auto, is_one_of
 from noisyfit._curriculum import CURRICULA, MovingPercentile, curriculum_weights
-from noisyfit._selection import SelectionRecord
+from noisyfit._selection import WINDOW, SelectionRecord
 from noisyfit._small_loss import SmallLossMixin
 from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
 from noisyfit.augment import beta, mixup
@@ -103,9 +103,9 @@ class MentorMixClassifier(BaseNoisyClassifier):
         Random view of a batch, ``augment(x, generator)``, before mixing. ``"auto"`` shifts images
         at random (and mirrors colour images) and leaves tables alone.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
-        Source of ``clean_proba_``: the mean of ``sample_weight_`` and of how often the network
-        predicted the label in training (``"auto"``; only the latter where large losses get the
-        larger or equal weights), the latter alone, its final probability, or a splitter of
+        Source of ``clean_proba_``: ``sample_weight_`` with its ties broken by how often the network
+        predicted the label in training (``"auto"``; only the latter where small losses have no
+        larger weights), the latter alone, its final probability, or a splitter of
         `noisyfit.mixtures` on one minus the second.
     random_state : int, RandomState instance or None, default=None
         Seed of start, order, mixing, augmentation and dropout.
@@ -359,6 +359,7 @@ class MentorMixClassifier(BaseNoisyClassifier):
     def _posterior(self, run, logits):
         if self.curriculum in ("hard_mining", "uniform"):
             return None
-        share = run.dynamics.agreement()
-        # weights decide, and the history ranks what they leave alike
-        return (run.memory.selection.frequency(share) + share) / 2
+        # the history counts as one more epoch and ranks what the weights leave alike
+        history = run.dynamics.agreement()
+        weight = run.memory.selection.frequency(history)
+        return (WINDOW * weight + history) / (WINDOW + 1)

@@ -3,6 +3,7 @@
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
 from noisyfit._curriculum import CURRICULA, DecayInLoss, MovingPercentile, curriculum_weights
+from noisyfit._selection import WINDOW
 from noisyfit._small_loss import SmallLossMixin, forget_rate
 from noisyfit._small_tables import epochs_before_doubt
 from noisyfit.losses import cross_entropy
@@ -55,9 +56,9 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random (and
         mirrors colour images) and leaves tables alone.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
-        Source of ``clean_proba_``: the mean of ``sample_weight_`` and of how often the network
-        predicted the label in training (``"auto"``; only the latter where large losses get the
-        larger or equal weights), the latter alone, its final probability, or a splitter of
+        Source of ``clean_proba_``: ``sample_weight_`` with its ties broken by how often the network
+        predicted the label in training (``"auto"``; only the latter where small losses have no
+        larger weights), the latter alone, its final probability, or a splitter of
         `noisyfit.mixtures` on one minus the second.
     random_state : int, RandomState instance or None, default=None
         Seed of start, order, augmentation and dropout.
@@ -249,5 +250,6 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
     def _posterior(self, run, logits):
         if self.selection == "percentile_ema" and self.curriculum in ("hard_mining", "uniform"):
             return None
-        # weights decide, and the history ranks what they leave alike
-        return (super()._posterior(run, logits) + run.dynamics.agreement()) / 2
+        # the history counts as one more epoch and ranks what the weights leave alike
+        weight, history = super()._posterior(run, logits), run.dynamics.agreement()
+        return (WINDOW * weight + history) / (WINDOW + 1)

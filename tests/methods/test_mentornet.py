@@ -39,6 +39,7 @@ class Watched(MentorNetClassifier):
 
     def _weighted_loss(self, run, batch, t):
         (net,) = run.learners
+        assert net.module.training  # again, after evaluation passes
         self._state = copy.deepcopy(net.module.state_dict())
         result = super()._weighted_loss(run, batch, t)
         self.rows.append((t, batch, *(value.detach() for value in result)))
