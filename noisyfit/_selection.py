@@ -30,6 +30,15 @@ class SelectionRecord:
             self._weight.index_add_(0, index, weights.to(self._weight.dtype))
             self._seen.index_add_(0, index, torch.ones_like(self._weight[:1]).expand(len(index)))
 
+    def clean_proba(self, history):
+        """How likely every label is right, (n,): the mean weight, its ties broken by `history`.
+
+        Most samples are selected always or never, and a network that has memorised ranks these
+        better than the count; so the history (n,) in [0, 1] of all training passes enters as one
+        more epoch.
+        """
+        return (WINDOW * self.frequency(history) + history) / (WINDOW + 1)
+
     def frequency(self, otherwise):
         """Mean weight of every row, (n,); `otherwise` (n,) where a row was never counted."""
         return torch.where(self._seen > 0, self._weight / self._seen.clamp_min(1), otherwise)

@@ -147,7 +147,7 @@ class SmallLossMixin:
         self.forget_rate_ = run.memory.forget
 
     def _posterior(self, run, logits):
-        return run.memory.selection.frequency(run.dynamics.agreement())
+        return run.memory.selection.clean_proba(run.dynamics.agreement())
 
 
 def refuse_equal_starts(run):

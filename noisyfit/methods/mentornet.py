@@ -15,7 +15,6 @@ from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_
 from noisyfit._curriculum import DecayInLoss, MovingPercentile
 from noisyfit._mentor import CURRICULA, Mentor, check_rule
 from noisyfit._mentor_lesson import Lesson, with_wrong_labels
-from noisyfit._selection import WINDOW
 from noisyfit._small_loss import SmallLossMixin
 from noisyfit._small_tables import epochs_before_doubt
 from noisyfit._trusted import TrustedMixin
@@ -462,9 +461,3 @@ default="predefined"
             run.memory.weight_decay.give_back()
         if self.mentor_ is not None:
             self.mentor_ = self.mentor_._to(torch.device("cpu"))
-
-    def _posterior(self, run, logits):
-        """Mean weight; the history breaks the ties that weights of 0 and 1 leave."""
-        history = run.dynamics.agreement()
-        mean_weight = run.memory.selection.frequency(history)
-        return (WINDOW * mean_weight + history) / (WINDOW + 1)

@@ -3,7 +3,6 @@
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
 from noisyfit._curriculum import CURRICULA, DecayInLoss, MovingPercentile, curriculum_weights
-from noisyfit._selection import WINDOW
 from noisyfit._small_loss import SmallLossMixin, forget_rate
 from noisyfit._small_tables import epochs_before_doubt
 from noisyfit.losses import cross_entropy
@@ -241,7 +240,8 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
 
     def _finish(self, run):
         super()._finish(run)
-        self.sample_weight_ = super()._posterior(run, None).cpu().numpy()
+        weights = run.memory.selection.frequency(run.dynamics.agreement())
+        self.sample_weight_ = weights.cpu().numpy()
         value = run.memory.threshold.value
         self.threshold_ = None if value is None else float(value)
         if self.scale_decay_by_weights:
@@ -250,6 +250,4 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
     def _posterior(self, run, logits):
         if self.selection == "percentile_ema" and self.curriculum in ("hard_mining", "uniform"):
             return None
-        # the history counts as one more epoch and ranks what the weights leave alike
-        weight, history = super()._posterior(run, logits), run.dynamics.agreement()
-        return (WINDOW * weight + history) / (WINDOW + 1)
+        return super()._posterior(run, logits)

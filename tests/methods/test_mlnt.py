@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy, kl_div
 
 from noisyfit import CrossEntropyClassifier, Network
+from noisyfit._features import Watched
 from noisyfit._learner import Learner
 from noisyfit._lookahead import LookAhead
 from noisyfit.methods.mlnt import (
@@ -223,7 +224,7 @@ def test_set_by_set_gradients_are_those_of_the_sum_and_one_graph_lives_at_a_time
                 graphs.append(weakref.ref(loss))
                 yield loss
                 del loss
-                alive.append(sum(graph() is not None for graph in graphs[:-1]))
+                alive.append(sum(graph() is not None for graph in graphs))
 
         def _train_epoch(self, run, epoch):
             (net,) = run.learners
@@ -515,6 +516,26 @@ def test_a_module_of_the_user_gives_the_features():
 
     with pytest.raises(ValueError, match="feature_net must give one row"):
         MLNTClassifier(net, feature_net=Pooled()).fit(X, Y)
+
+
+def test_features_are_of_rows_or_else_the_output():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(2, 3)
+
+        def forward(self, x):
+            return self.linear(x.reshape(-1, 2)).reshape(len(x), 2, 3).mean(1)
+
+    x = torch.randn(5, 4)
+    for module, of_rows in (
+        (nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), True),
+        (Tokens(), False),
+    ):
+        _, _, learner = at_work(module, double=False)
+        out, features = Watched(learner, module)(x)
+        assert torch.equal(features, x if of_rows else out)
+        assert not out.requires_grad
 
 
 # ---- odd cases ---------------------------------------------------------------------------------
