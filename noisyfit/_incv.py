@@ -217,22 +217,21 @@ class INCVCleaner(BaseEstimator):
             For parameters or labels that cannot be used, and what the base estimator raises.
         """
         self._divide(X, y)
-        if self._rescued:
-            warnings.warn(
-                f"No label of the classes {self.classes_[self._rescued].tolist()} was predicted by "
-                "a model that had not seen it; INCVCleaner selects the most probable ones.",
-                UserWarning,
-                stacklevel=2,
-            )
         agreement, n_classes = self.history_[0]["agreement"], len(self.classes_)
+        message = None
         if is_chance(agreement, len(self.selected_), n_classes, self.noise_type):
-            warnings.warn(
-                f"The base estimator of INCVCleaner predicts {agreement:.0%} of the labels that "
-                "it has not seen, which is chance level: it is too weak, or the labels have "
-                "nothing to do with X.",
-                UserWarning,
-                stacklevel=2,
+            message = (
+                f"The base estimator of INCVCleaner predicts {agreement:.0%} of the labels that it "
+                "has not seen, which is chance level: it is too weak, or the labels have nothing "
+                "to do with X."
             )
+        elif self._rescued:
+            message = (
+                f"No label of the classes {self.classes_[self._rescued].tolist()} was predicted by "
+                "a model that had not seen it; INCVCleaner selects the most probable ones."
+            )
+        if message is not None:
+            warnings.warn(message, UserWarning, stacklevel=2)
         return self
 
     def get_support(self, indices=False):

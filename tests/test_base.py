@@ -385,7 +385,13 @@ def test_a_streamed_data_set_trains_like_the_resident_array(workers, images):
     resident = fit(net, x[:, None], y)
     stream = Drawers(x[:, None])
     clf = fit(net, stream, y)
-    np.testing.assert_array_equal(clf.predict_proba(stream), resident.predict_proba(x[:, None]))
+    for streamed, stored in zip(
+        clf.nets_[0].module_.parameters(), resident.nets_[0].module_.parameters(), strict=True
+    ):
+        assert torch.equal(streamed, stored)
+    # evaluated in batches of another size, which some processors round in another way
+    expected = resident.predict_proba(x[:, None])
+    np.testing.assert_allclose(clf.predict_proba(stream), expected, atol=1e-6)
     np.testing.assert_array_equal(clf.clean_proba_, resident.clean_proba_)
     labelled = fit(net, Drawers(x[:, None], y), None)
     np.testing.assert_array_equal(labelled.clean_proba_, resident.clean_proba_)

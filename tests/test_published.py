@@ -391,6 +391,16 @@ PUBLISHED = {
     | {"net__optimizer__weight_decay": 1e-3, "guards": False, "confidence_penalty": 1.0},
     "co_teaching/cifar10-pair45": CO | {"noise_rate": 0.45, "net__lr_schedule": LinearDecay(80)},
     "co_teaching/cifar100-sym20": CO | {"noise_rate": 0.2, "net__lr_schedule": LinearDecay(100)},
+    "self_paced/cifar10-sym40": {"percentile": 0.7, "burn_in": 0, "n_gradual": 0, "decay": 0.5}
+    | {"lambda_init": 0.0, "curriculum": "hard", "scale_decay_by_weights": True, "net__lr": 0.1}
+    | {"net__max_epochs": 100, "net__optimizer__weight_decay": 2e-4, "net__module__width": 160},
+    "self_paced/cifar100-linear-sym80": {"percentile": 0.7, "curriculum": "linear", "width": 1.0},
+    "mentormix/cifar10-sym40": {"percentile": 0.6, "alpha": 8, "second_reweight": False}
+    | {"burn_in": 0.1, "decay": 0.5, "temperature": 1.0, "ema_decay": 0.9999, "noise_rate": None}
+    | {"net__lr": 0.1, "net__batch_size": 128, "net__optimizer__weight_decay": 2e-4}
+    | {"net__lr_schedule": Step(list(range(30, 512, 30)), 0.9), "net__max_epochs": 512},
+    "mentormix/cifar100-sym60": {"percentile": 0.3, "alpha": 4, "second_reweight": True}
+    | {"net__optimizer__weight_decay": 0.0, "net__module__width": 128},
     "mentornet/cifar10-pd-sym80": {"mentor": "predefined", "percentile": 0.5, "burn_in": 0}
     | {"decay": 0.5, "example_dropout": "predefined", "scale_decay_by_weights": True}
     | {"net__lr": 0.1, "net__max_epochs": 100, "net__module__width": 160}

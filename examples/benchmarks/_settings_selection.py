@@ -5,7 +5,8 @@ Those of Co-teaching and Co-teaching+ stand beside the other pairs of networks.
 
 from _settings import CIFAR10, CIFAR100, EXCL, add, sgd
 
-from noisyfit.modules import PreActResNetThin
+from noisyfit.modules import PreActResNet32, PreActResNetThin
+from noisyfit.schedules import Step
 
 
 def mentornet():
@@ -29,5 +30,55 @@ def mentornet():
                 add(name, "MentorNetClassifier", student, noise, note, percentile=share, **params)
 
 
-for paper in (mentornet,):
+def self_paced():
+    """Kumar et al., NIPS 2010, as a row of Jiang et al., ICML 2018, with its student."""
+    published = {"percentile": 0.7, "decay": 0.5, "lambda_init": 0.0, "burn_in": 0}
+    note = "shortcuts by 1x1 convolutions, no leak, one scale per channel instead of per image"
+    for data, statistics in (("cifar100", CIFAR100), ("cifar10", CIFAR10)):
+        wide = {"module__depth": 56, "module__width": 160}
+        student = sgd(PreActResNetThin, 0.1, 100, [50, 64, 77], 2e-4, statistics, **wide)
+        for curriculum, kind in (("linear", "linear-sym"), ("hard", "sym")):
+            for level in (20, 40, 80):
+                add(
+                    f"self_paced/{data}-{kind}{level}",
+                    "SelfPacedClassifier",
+                    student,
+                    (EXCL, level / 100),
+                    note,
+                    curriculum=curriculum,
+                    scale_decay_by_weights=True,
+                    **published,
+                )
+
+
+def mentormix():
+    """Jiang et al., ICML 2020, as the command file of its code."""
+    note = "the rule instead of the released mentor, no colour jitter, stem of 128 channels"
+    schedule = Step(list(range(30, 512, 30)), 0.9)
+    for data, percentiles, alphas, seconds in (
+        ("cifar100", (0.7, 0.5, 0.3, 0.1), (2, 8, 4, 8), (False, False, True, True)),
+        ("cifar10", (0.8, 0.6, 0.6, 0.2), (2, 8, 8, 4), (False, False, True, True)),
+    ):
+        for level, percentile, alpha, second in zip(
+            (20, 40, 60, 80), percentiles, alphas, seconds, strict=True
+        ):
+            decay = 0.0 if second else 2e-4
+            half = ([0.5] * 3, [0.5] * 3)
+            net = sgd(PreActResNet32, 0.1, 512, schedule, decay, half, module__width=128)
+            add(
+                f"mentormix/{data}-sym{level}",
+                "MentorMixClassifier",
+                net,
+                (EXCL, level / 100),
+                note,
+                noise_rate=None,
+                percentile=percentile,
+                alpha=alpha,
+                second_reweight=second,
+                burn_in=0.1,
+                ema_decay=0.9999,
+            )
+
+
+for paper in (mentornet, self_paced, mentormix):
     paper()

@@ -58,6 +58,8 @@ COUNTED = {
     ],
     "CoTeachingClassifier": [("", 2, "two steps")],
     "CoTeachingPlusClassifier": [("", 2, "two steps")],
+    "SelfPacedClassifier": ONE_STEP,
+    "MentorMixClassifier": [("", 4 / 3, "a step on mixed rows, a pass for the weights")],
     "MentorNetClassifier": [("", 1, "a step; the mentor is too small to count")],
     "ELRPlusClassifier": [("", 8 / 3, "two steps on mixed rows, a pass of each averaged network")],
     "DivideMixClassifier": [
@@ -73,6 +75,8 @@ STAGES = {
     "JointOptimizationClassifier": {"warmup": 1, "retrain": False},
     "PencilClassifier": {"warmup": 1, "correct_until": EPOCHS},
     "MCorrectionClassifier": {"bootstrap_start": SECOND + 1},
+    "SelfPacedClassifier": {"percentile": 0.7, "burn_in": 1},
+    "MentorMixClassifier": {"noise_rate": 0.4, "burn_in": 0.1},
     "MentorNetClassifier": {"percentile": 0.7},
     "CoTeachingPlusClassifier": {"noise_rate": 0.4, "init_epoch": 1},
     "DivideMixClassifier": {"warmup": SECOND, "augment": "auto"},

@@ -11,12 +11,14 @@ from noisyfit.methods.elr_plus import ELRPlusClassifier
 from noisyfit.methods.forward_correction import ForwardCorrectionClassifier
 from noisyfit.methods.joint_optimization import JointOptimizationClassifier
 from noisyfit.methods.m_correction import MCorrectionClassifier
+from noisyfit.methods.mentormix import MentorMixClassifier
 from noisyfit.methods.mentornet import MentorNetClassifier
 from noisyfit.methods.mixup import MixupClassifier
 from noisyfit.methods.moment_elr import MomentELRClassifier
 from noisyfit.methods.noise_adaptation import NoiseAdaptationClassifier
 from noisyfit.methods.pencil import PencilClassifier
 from noisyfit.methods.robust_loss import RobustLossClassifier
+from noisyfit.methods.self_paced import SelfPacedClassifier
 
 __all__ = [
     "BackwardCorrectionClassifier",
@@ -30,10 +32,12 @@ __all__ = [
     "ForwardCorrectionClassifier",
     "JointOptimizationClassifier",
     "MCorrectionClassifier",
+    "MentorMixClassifier",
     "MentorNetClassifier",
     "MixupClassifier",
     "MomentELRClassifier",
     "NoiseAdaptationClassifier",
     "PencilClassifier",
     "RobustLossClassifier",
+    "SelfPacedClassifier",
 ]

@@ -11,6 +11,7 @@ from noisyfit._agreement import is_chance
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, is_auto
 from noisyfit._data import Batch, StreamData
+from noisyfit._divide import with_class_floor
 from noisyfit._evidence import combine
 from noisyfit._incv import INCVCleaner
 from noisyfit._network import check_net
@@ -100,7 +101,7 @@ class INCVClassifier(BaseNoisyClassifier):
     refined_proba_ : ndarray of shape (n_samples, n_classes)
         The same as distributions; rows sum to 1.
     noise_rate_ : float
-        Share of wrong labels, estimated from the agreement in cross-validation.
+        Estimated share of wrong labels, ``1 - clean_proba_.mean()``.
     selected_, candidate_, discarded_ : bool ndarrays of shape (n_samples,)
         Rows that the networks started from, that came in later, and that never did; each row is
         in one of them. Rows held out by a ``train_split`` are candidates.
@@ -216,7 +217,7 @@ class INCVClassifier(BaseNoisyClassifier):
         refuse_equal_starts(run)
         memory = run.memory
         cleaner = self.cleaner_ = self._fit_cleaner(run)
-        masks, memory.wrong = self._guarded(cleaner)
+        masks, memory.wrong = self._guarded(cleaner, run.data.y.cpu())
         memory.is_selected, memory.is_candidate = masks
         memory.selected, memory.candidates = (
             torch.from_numpy(np.flatnonzero(mask)).to(run.device) for mask in masks
@@ -253,7 +254,7 @@ class INCVClassifier(BaseNoisyClassifier):
             params["normalize"] = None  # the rows are scaled
         return CrossEntropyClassifier(bare(net, **params), augment=self.augment)
 
-    def _guarded(self, cleaner):
+    def _guarded(self, cleaner, y):
         """Masks of selected rows and candidates, and the share of wrong labels to be expected
         among the former."""
         selected, candidate = cleaner.selected_, cleaner.candidate_
@@ -263,10 +264,11 @@ class INCVClassifier(BaseNoisyClassifier):
         n, agreement = len(selected), cleaner.history_[0]["agreement"]
         if is_chance(agreement, n, len(self.classes_), cleaner.noise_type, _DEVIATIONS):
             return (np.ones_like(selected), np.zeros_like(candidate)), 0.0
-        likely = ~selected & (cleaner.clean_proba_ > _LIKELY)
-        n_wrong = wrong * selected.sum() + (1 - cleaner.clean_proba_[likely]).sum()
-        selected = selected | likely
-        return (selected, candidate & ~likely), n_wrong / selected.sum()
+        clean = torch.from_numpy(np.where(selected, 1, cleaner.clean_proba_))
+        likely = with_class_floor(clean, y, len(self.classes_), _LIKELY).numpy() > _LIKELY
+        added = likely & ~selected
+        n_wrong = wrong * selected.sum() + (1 - cleaner.clean_proba_[added]).sum()
+        return (likely, candidate & ~likely), n_wrong / likely.sum()
 
     def _train_epoch(self, run, epoch):
         memory = run.memory
@@ -318,4 +320,3 @@ class INCVClassifier(BaseNoisyClassifier):
         self.candidate_ = ~self.selected_
         self.candidate_[rows] = run.memory.is_candidate
         self.discarded_ = ~(self.selected_ | self.candidate_)
-        self.noise_rate_ = self.cleaner_.noise_rate_

@@ -11,7 +11,7 @@ from noisyfit._averaging import WeightAverage
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_real, is_auto, is_one_of
 from noisyfit._curriculum import CURRICULA, MovingPercentile, curriculum_weights
-from noisyfit._selection import WINDOW, SelectionRecord
+from noisyfit._selection import SelectionRecord
 from noisyfit._small_loss import SmallLossMixin
 from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
 from noisyfit.augment import beta, mixup
@@ -359,7 +359,4 @@ class MentorMixClassifier(BaseNoisyClassifier):
     def _posterior(self, run, logits):
         if self.curriculum in ("hard_mining", "uniform"):
             return None
-        # the history counts as one more epoch and ranks what the weights leave alike
-        history = run.dynamics.agreement()
-        weight = run.memory.selection.frequency(history)
-        return (WINDOW * weight + history) / (WINDOW + 1)
+        return run.memory.selection.clean_proba(run.dynamics.agreement())
