@@ -367,6 +367,9 @@ ADAPT = {"net__lr": 0.001, "net__batch_size": 256, "net__max_epochs": 80, "warmu
 ADAPT |= {"channel_lr": 1.0, "confusion": "hard", "guards": False, "augment": None}
 CO = {"net__lr": 0.001, "net__max_epochs": 200, "net__batch_size": 128, "n_gradual": 10}
 CO |= {"exponent": 1.0, "augment": None, "net__normalize": None, "net__module__dropout": 0.0}
+MLNT = {"n_sets": 10, "flip_share": 0.5, "n_neighbors": 10, "second_order": True}
+MLNT |= {"kl_reduction": "mean", "damp": False, "teacher_decay": (0.99, 0.999)}
+MLNT |= {"feature_net": "pretrain"}
 PLUS = {"net__lr": 0.001, "net__max_epochs": 200, "net__batch_size": 128, "n_gradual": 10}
 PLUS |= {"augment": None, "net__normalize": None, "noise_rate": 0.45, "plain_steps": 5000}
 PLUS |= {"guards": False, "schedule": "capped", "legacy_double_softmax": True}
@@ -401,6 +404,12 @@ PUBLISHED = {
     | {"net__lr_schedule": Step(list(range(30, 512, 30)), 0.9), "net__max_epochs": 512},
     "mentormix/cifar100-sym60": {"percentile": 0.3, "alpha": 4, "second_reweight": True}
     | {"net__optimizer__weight_decay": 0.0, "net__module__width": 128},
+    "mlnt/cifar10-iterated": MLNT
+    | {"meta_rate": 0.4, "inner_lr": 0.2, "net__lr": 0.2, "net__batch_size": 128, "n_iterations": 3}
+    | {"net__optimizer__weight_decay": 1e-4, "warmup": 3, "ramp": 17},
+    "mlnt/clothing1m": MLNT
+    | {"meta_rate": 1.0, "inner_lr": 0.02, "net__lr": 8e-4, "net__batch_size": 32, "augment": None}
+    | {"net__optimizer__weight_decay": 1e-3, "n_iterations": 3},
     "mentornet/cifar10-pd-sym80": {"mentor": "predefined", "percentile": 0.5, "burn_in": 0}
     | {"decay": 0.5, "example_dropout": "predefined", "scale_decay_by_weights": True}
     | {"net__lr": 0.1, "net__max_epochs": 100, "net__module__width": 160}

@@ -3,7 +3,7 @@
 Those of Co-teaching and Co-teaching+ stand beside the other pairs of networks.
 """
 
-from _settings import CIFAR10, CIFAR100, EXCL, add, sgd
+from _settings import ASYM, CIFAR10, CIFAR100, EXCL, SYM, add, pretrained, sgd
 
 from noisyfit.modules import PreActResNet32, PreActResNetThin
 from noisyfit.schedules import Step
@@ -80,5 +80,31 @@ def mentormix():
             )
 
 
-for paper in (mentornet, self_paced, mentormix):
+def mlnt():
+    """Li et al., CVPR 2019; the values for CIFAR-10 by later accounts of the paper."""
+    as_published = {"n_sets": 10, "flip_share": 0.5, "n_neighbors": 10, "second_order": True}
+    as_published |= {"kl_reduction": "mean", "damp": False, "teacher_decay": (0.99, 0.999)}
+    as_published |= {"feature_net": "pretrain", "filter_threshold": 0.3}
+    cifar = as_published | {"meta_rate": 0.4, "inner_lr": 0.2, "warmup": 3, "ramp": 17}
+    thrice = sgd(PreActResNet32, 0.2, 480, [80], 1e-4)
+    note = "drops count in each network's epochs; a network of 120 epochs gives the features"
+    iterated = cifar | {"n_iterations": 3, "pretrain_epochs": 120}
+    add("mlnt/cifar10-iterated", "MLNTClassifier", thrice, (SYM, 0.5), note, **iterated)
+    once = sgd(PreActResNet32, 0.2, 134, [80], 1e-4)  # 14 of them for the features
+    note = "first iteration; drops count in each network's epochs"
+    for kind, noise_ in (("sym50", (SYM, 0.5)), ("asym40", (ASYM, 0.4))):
+        add(f"mlnt/cifar10-{kind}", "MLNTClassifier", once, noise_, note, **cifar)
+    add(
+        "mlnt/clothing1m",
+        "MLNTClassifier",
+        pretrained(8e-4, 6, [1], batch=32),
+        None,
+        "meta phase from the first step, not from step 501 of 31250; no crops; "
+        "the best epoch by clean labels is not taken",
+        **as_published | {"meta_rate": 1.0, "inner_lr": 0.02, "warmup": 0, "ramp": 0.064},
+        **{"pretrain_epochs": 3, "n_iterations": 3, "augment": None},
+    )
+
+
+for paper in (mentornet, self_paced, mentormix, mlnt):
     paper()

@@ -14,6 +14,7 @@ from noisyfit.methods.m_correction import MCorrectionClassifier
 from noisyfit.methods.mentormix import MentorMixClassifier
 from noisyfit.methods.mentornet import MentorNetClassifier
 from noisyfit.methods.mixup import MixupClassifier
+from noisyfit.methods.mlnt import MLNTClassifier
 from noisyfit.methods.moment_elr import MomentELRClassifier
 from noisyfit.methods.noise_adaptation import NoiseAdaptationClassifier
 from noisyfit.methods.pencil import PencilClassifier
@@ -32,6 +33,7 @@ __all__ = [
     "ForwardCorrectionClassifier",
     "JointOptimizationClassifier",
     "MCorrectionClassifier",
+    "MLNTClassifier",
     "MentorMixClassifier",
     "MentorNetClassifier",
     "MixupClassifier",

@@ -91,7 +91,7 @@ class MLNTClassifier(BaseNoisyClassifier):
         Published: 0.2 for CIFAR-10, 0.02 for Clothing1M.
     n_sets : int, default=1
         Sets of synthetic labels a batch (M). More lower the variance of the meta gradient and cost
-        in proportion; on digits four and ten changed no result. Published: 10.
+        in proportion; on digits, four or ten gained less than a point. Published: 10.
     flip_share : float in [0, 1], default=0.5
         Share of the rows of a batch that take a neighbour's label (rho).
     n_neighbors : int, default=10
@@ -105,7 +105,7 @@ class MLNTClassifier(BaseNoisyClassifier):
         Epochs of the first network with ``feature_net="pretrain"``. ``"auto"`` is a tenth of all.
     second_order : bool, default=True
         Differentiate through the gradient of the step too, as the authors' code does. False takes
-        that gradient as constant and costs less than two thirds.
+        that gradient as constant, at three fifths of the cost or less.
     kl_reduction : {"mean", "batchmean"}, default="mean"
         Average the divergence from the teacher over rows and classes, as in the authors' code, or
         over rows. A number given as `meta_rate` belongs to it.
@@ -179,16 +179,19 @@ class MLNTClassifier(BaseNoisyClassifier):
     batch and leave the network's alone. Every pass draws its own dropout masks.
 
     The published weight, 0.4 of a divergence averaged over ten classes, and step are made for
-    46,800 steps; in the thousand of a small table they change little. Short training wants the
-    larger ones of the defaults.
+    46,800 optimiser steps. In the thousand of a small data set they change little, and a teacher
+    that averages over a thousand steps does not follow; hence the defaults. There the step on
+    paper helps with the given labels as it does with synthetic ones (``flip_share=0``).
 
     ``clean_proba_`` comes from the training history, which ranked wrong labels better than the
-    teacher's final probability: AUROC 0.995 against 0.981 on digits with 40 % noise.
+    teacher's final probability: AUROC 0.996 against 0.981 on digits with 40 % noise.
 
-    An epoch costs ``(4 + 11 n_sets) / 3`` epochs of plain training: 5 by default, 38 as published,
-    and ``(4 + 5 n_sets) / 3`` with ``second_order=False``. One synthetic set is in memory at a
-    time. Modules with operations that have no second derivative, such as fused attention on some
-    devices, need ``second_order=False``; compiled modules are refused.
+    An epoch counts ``(4 + 11 n_sets) / 3`` epochs of plain training: 5 by default, 38 as
+    published, and ``(4 + 5 n_sets) / 3`` with ``second_order=False``. Second derivatives of
+    convolutions are slow on a CPU, so that 7.5 to 8 were measured there instead of 5. One
+    synthetic set is in memory at a time. Modules with operations that have no second derivative,
+    such as fused attention on some devices, need ``second_order=False``; compiled modules are
+    refused.
 
     References
     ----------

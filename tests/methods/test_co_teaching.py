@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import make_blobs, make_moons
+from sklearn.datasets import load_digits, make_blobs, make_moons
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
@@ -20,7 +20,7 @@ from noisyfit._small_loss import (
 )
 from noisyfit.losses import cross_entropy
 from noisyfit.modules import MLP
-from noisyfit.noise import sym_incl
+from noisyfit.noise import sym_excl, sym_incl
 
 X, Y = make_blobs(128, n_features=4, centers=3, random_state=0)
 
@@ -251,3 +251,19 @@ def test_short_trainings_fall_back_on_the_history(max_epochs):
     noisy = sym_incl(y, 0.4, random_state=0)
     clf = CoTeachingClassifier(Network(max_epochs=max_epochs), random_state=0).fit(X, noisy.y)
     assert roc_auc_score(~noisy.changed, clf.clean_proba_) > 0.95
+
+
+def test_the_selection_history_ranks_wrong_labels_better_than_the_final_loss():
+    X, y = load_digits(return_X_y=True)
+    for seed in (0, 1):
+        noisy = sym_excl(y, 0.4, random_state=seed)
+        auroc = {
+            score: roc_auc_score(
+                ~noisy.changed,
+                CoTeachingClassifier(clean_score=score, random_state=seed)
+                .fit(X, noisy.y)
+                .clean_proba_,
+            )
+            for score in ("auto", "final")
+        }
+        assert auroc["auto"] > auroc["final"]
