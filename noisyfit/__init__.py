@@ -2,9 +2,10 @@
 
 from noisyfit import methods
 from noisyfit._base import BaseNoisyClassifier
+from noisyfit._incv import INCVCleaner
 from noisyfit._mentor import Mentor
 from noisyfit._network import Network
 from noisyfit.methods import *  # noqa: F403
 
-__all__ = ["BaseNoisyClassifier", "Mentor", "Network", *methods.__all__]
+__all__ = ["BaseNoisyClassifier", "INCVCleaner", "Mentor", "Network", *methods.__all__]
 __version__ = "0.1.0.dev0"

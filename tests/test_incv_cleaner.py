@@ -34,7 +34,14 @@ from noisyfit._agreement import (
     rate_from_agreement,
     right_given,
 )
-from noisyfit._incv import INCVCleaner, among_top, lowest, number_to_discard
+from noisyfit._incv import (
+    DISCARDED,
+    SELECTED,
+    INCVCleaner,
+    among_top,
+    lowest,
+    number_to_discard,
+)
 from noisyfit._out_of_fold import bare, keeping_best_epoch, short_training, stratified_folds
 from noisyfit.modules import SmallCNN
 from noisyfit.noise import pair, sym_excl
@@ -267,6 +274,14 @@ def test_discarded_rows_are_the_least_probable_of_each_part():
         assert set(worst_first[:n_discarded]) == set(part[cleaner.discarded_[part]])
 
 
+def test_accepted_rows_are_not_discarded():
+    """At a rate of 0.6 two accepted rows let three be discarded, which is all of them."""
+    cleaner = INCVCleaner()
+    cleaner.noise_rate_ = 0.6
+    proba = np.array([[0.7, 0.3], [0.6, 0.4], [0.2, 0.8]])
+    assert cleaner._judge(proba, np.array([0, 0, 0])).tolist() == [SELECTED, SELECTED, DISCARDED]
+
+
 @pytest.mark.parametrize(("noise_type", "discards"), [("symmetric", True), ("pair", False)])
 def test_rows_are_discarded_for_symmetric_noise_unless_told(noise_type, discards):
     for discard, expected in (("auto", discards), (True, True), (False, False)):
@@ -461,12 +476,13 @@ def test_rare_classes_and_few_rows_are_handled(base, y):
 
 
 def test_a_class_that_a_part_lacks_has_probability_zero():
-    y = np.r_[Y[:299], 9]
+    y = np.r_[Y[:299], -1]  # the first class, so that the columns of the others move
     cleaner = INCVCleaner(LogisticRegression(), n_iter=1, random_state=0)
     with pytest.warns(UserWarning, match="No label of the classes"):
         cleaner.fit(X, y)
-    assert cleaner.out_of_fold_proba_[299, 3] == 0
-    assert cleaner.out_of_fold_proba_[:299, 3].any()
+    assert cleaner.out_of_fold_proba_[299, 0] == 0
+    assert cleaner.out_of_fold_proba_[:299, 0].any()
+    assert (cleaner.out_of_fold_proba_.argmax(1)[:299] == Y[:299] + 1).mean() > 0.8
 
 
 @pytest.mark.parametrize("kind", LABELS)

@@ -61,6 +61,7 @@ COUNTED = {
     "SelfPacedClassifier": ONE_STEP,
     "MentorMixClassifier": [("", 4 / 3, "a step on mixed rows, a pass for the weights")],
     "MLNTClassifier": [("", 5, "a step, a pass of the teacher, a step on paper derived twice")],
+    "INCVClassifier": [("", 8 / 3, "two passes, two steps; fewer rows in proportion")],
     "MentorNetClassifier": [("", 1, "a step; the mentor is too small to count")],
     "ELRPlusClassifier": [("", 8 / 3, "two steps on mixed rows, a pass of each averaged network")],
     "DivideMixClassifier": [

@@ -19,12 +19,15 @@ from noisyfit.noise import sym_excl
 CASES = [(0.4, "auto"), (0.4, 0.2), (0.4, 0.4), (0.4, 0.6), (0.0, "auto"), (0.0, 0.2)]
 
 
+WITHOUT = {"NoiseAdaptationClassifier"}  # only another start of its matrix takes a rate
+
+
 def told():
-    """Names of the methods that take a noise rate."""
-    names = {}
+    """Methods that can be told the share of wrong labels, and their default."""
+    names = {"SelfPacedClassifier": "auto"}
     for name in methods.__all__:
         parameters = inspect.signature(getattr(methods, name)).parameters
-        if "noise_rate" in parameters:
+        if "noise_rate" in parameters and name not in WITHOUT:
             names[name] = parameters["noise_rate"].default
     return names
 
@@ -39,8 +42,9 @@ def one_fit(name, true, given, seed):
     if name is None:
         clf = CrossEntropyClassifier(net, augment=None, random_state=seed)
     else:
-        default = told()[name]
-        rate = {"noise_rate": default if given == "auto" else given}
+        rate = {"noise_rate": told()[name] if given == "auto" else given}
+        if name == "SelfPacedClassifier":
+            rate = {"percentile": given if given == "auto" else 1 - given}
         clf = getattr(methods, name)(net, augment=None, random_state=seed, **rate)
     return 100 * clf.fit(X, y_noisy).score(X_test, y_test)
 

@@ -9,6 +9,7 @@ from noisyfit.methods.dividemix import DivideMixClassifier
 from noisyfit.methods.elr import ELRClassifier
 from noisyfit.methods.elr_plus import ELRPlusClassifier
 from noisyfit.methods.forward_correction import ForwardCorrectionClassifier
+from noisyfit.methods.incv import INCVClassifier
 from noisyfit.methods.joint_optimization import JointOptimizationClassifier
 from noisyfit.methods.m_correction import MCorrectionClassifier
 from noisyfit.methods.mentormix import MentorMixClassifier
@@ -31,6 +32,7 @@ __all__ = [
     "ELRClassifier",
     "ELRPlusClassifier",
     "ForwardCorrectionClassifier",
+    "INCVClassifier",
     "JointOptimizationClassifier",
     "MCorrectionClassifier",
     "MLNTClassifier",
