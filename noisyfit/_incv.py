@@ -160,10 +160,11 @@ class INCVCleaner(BaseEstimator):
     >>> from noisyfit.noise import sym_excl
     >>> X, y = load_iris(return_X_y=True)
     >>> noisy = sym_excl(y, 0.3, random_state=0)
-    >>> cleaner = INCVCleaner(LogisticRegression(), random_state=0).fit(X, noisy.y)
+    >>> model = LogisticRegression(max_iter=1000)
+    >>> cleaner = INCVCleaner(model, random_state=0).fit(X, noisy.y)
     >>> bool(noisy.changed[cleaner.selected_].mean() < 0.1)
     True
-    >>> _ = LogisticRegression().fit(X[cleaner.get_support()], noisy.y[cleaner.get_support()])
+    >>> _ = model.fit(X[cleaner.get_support()], noisy.y[cleaner.get_support()])
     """
 
     label_issues = EvidenceMixin.label_issues
