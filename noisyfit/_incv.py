@@ -159,7 +159,7 @@ class INCVCleaner(BaseEstimator):
     >>> from noisyfit import INCVCleaner
     >>> from noisyfit.noise import sym_excl
     >>> X, y = load_iris(return_X_y=True)
-    >>> noisy = sym_excl(y, 0.3, random_state=0)
+    >>> noisy = sym_excl(y, 0.2, random_state=0)
     >>> model = LogisticRegression(max_iter=1000)
     >>> cleaner = INCVCleaner(model, random_state=0).fit(X, noisy.y)
     >>> bool(noisy.changed[cleaner.selected_].mean() < 0.1)
