@@ -265,7 +265,7 @@ class INCVCleaner(BaseEstimator):
         first, *seeds = spawn_seeds(draw_seed(self.random_state), 1 + self.n_iter * self.cv)
         seeds = repeat(first) if self.shared_init else iter(seeds)
         rng = np.random.default_rng(first)
-        status, proba = np.full(n, CANDIDATE), np.zeros((n, n_classes))
+        status, proba = np.full(n, CANDIDATE), np.zeros((n, n_classes), np.float32)
         self.history_ = []
         for iteration in tqdm(range(self.n_iter), type(self).__name__, disable=not self.verbose):
             usable = status != DISCARDED
@@ -342,8 +342,8 @@ class INCVCleaner(BaseEstimator):
         self.out_of_fold_proba_ = proba
         noise = self.noise_rate_, len(self.classes_), self.noise_type
         self.expected_precision_ = accepted_precision(*noise)
-        self.clean_proba_ = right_given(of_label, *noise)
-        given = np.eye(len(self.classes_))[codes]
+        self.clean_proba_ = right_given(of_label.astype(float), *noise)
+        given = np.eye(len(self.classes_), dtype=np.float32)[codes]
         self.refined_proba_ = np.where(self.selected_[:, None], given, proba)
         self.refined_labels_ = self.classes_[self.refined_proba_.argmax(1)]
 

@@ -90,6 +90,7 @@ def test_module_of_a_setting_fits_the_images_of_its_data_set(name):
     assert out.shape == (2, n_classes)
 
 
+@pytest.mark.filterwarnings("ignore:The base estimator of INCVCleaner")  # few images, one epoch
 @pytest.mark.parametrize("name", sorted(ONE_OF_EACH.values()))
 def test_setting_of_every_method_trains_on_a_few_images(name):
     setting = narrow(SETTINGS[name])
@@ -370,6 +371,9 @@ CO |= {"exponent": 1.0, "augment": None, "net__normalize": None, "net__module__d
 MLNT = {"n_sets": 10, "flip_share": 0.5, "n_neighbors": 10, "second_order": True}
 MLNT |= {"kl_reduction": "mean", "damp": False, "teacher_decay": (0.99, 0.999)}
 MLNT |= {"feature_net": "pretrain"}
+INCV = {"net__lr": 0.001, "net__max_epochs": 200, "cleaning_epochs": 50, "cleaner__n_iter": 4}
+INCV |= {"cleaner__keep_best": True, "cleaner__shared_init": True, "n_gradual": 10}
+INCV |= {"guards": False, "net__batch_size": 128}
 PLUS = {"net__lr": 0.001, "net__max_epochs": 200, "net__batch_size": 128, "n_gradual": 10}
 PLUS |= {"augment": None, "net__normalize": None, "noise_rate": 0.45, "plain_steps": 5000}
 PLUS |= {"guards": False, "schedule": "capped", "legacy_double_softmax": True}
@@ -404,6 +408,8 @@ PUBLISHED = {
     | {"net__lr_schedule": Step(list(range(30, 512, 30)), 0.9), "net__max_epochs": 512},
     "mentormix/cifar100-sym60": {"percentile": 0.3, "alpha": 4, "second_reweight": True}
     | {"net__optimizer__weight_decay": 0.0, "net__module__width": 128},
+    "incv/cifar10-pair40": INCV | {"cleaner__noise_type": "pair"},
+    "incv/cifar10-sym50": INCV | {"cleaner__noise_type": "symmetric"},
     "mlnt/cifar10-iterated": MLNT
     | {"meta_rate": 0.4, "inner_lr": 0.2, "net__lr": 0.2, "net__batch_size": 128, "n_iterations": 3}
     | {"net__optimizer__weight_decay": 1e-4, "warmup": 3, "ramp": 17},

@@ -3,8 +3,10 @@
 Those of Co-teaching and Co-teaching+ stand beside the other pairs of networks.
 """
 
+import torch
 from _settings import ASYM, CIFAR10, CIFAR100, EXCL, SYM, add, pretrained, sgd
 
+from noisyfit import INCVCleaner, Network
 from noisyfit.modules import PreActResNet32, PreActResNetThin
 from noisyfit.schedules import Step
 
@@ -106,5 +108,36 @@ def mlnt():
     )
 
 
-for paper in (mentornet, self_paced, mentormix, mlnt):
+def incv():
+    """Chen et al., ICML 2019."""
+    net = Network(
+        PreActResNet32,
+        optimizer=torch.optim.Adam,
+        optimizer__weight_decay=1e-4,
+        lr=0.001,
+        lr_schedule=Step([80, 120, 160]),
+        max_epochs=200,
+        batch_size=128,
+        normalize=None,
+    )
+    note = "constant rate in the cleaning, no last halving at epoch 180, decay of all weights"
+    for kind, noise, noise_type in (
+        ("sym20", (EXCL, 0.2), "symmetric"),
+        ("sym50", (EXCL, 0.5), "symmetric"),
+        ("sym80", (EXCL, 0.8), "symmetric"),
+        ("pair40", ("pair", 0.4), "pair"),
+    ):
+        add(
+            f"incv/cifar10-{kind}",
+            "INCVClassifier",
+            net,
+            noise,
+            note,
+            cleaner=INCVCleaner(noise_type=noise_type, keep_best=True, shared_init=True),
+            cleaning_epochs=50,
+            guards=False,
+        )
+
+
+for paper in (mentornet, self_paced, mentormix, mlnt, incv):
     paper()

@@ -30,7 +30,7 @@ from noisyfit.schedules import CosineRestarts, LinearDecay, Step
 
 EPOCHS_IN = ("warmup", "bootstrap_start", "guided_start", "temperature_epochs", "prune_start")
 EPOCHS_IN += ("prune_interval", "relabel_until", "correct_until", "n_gradual", "window")
-EPOCHS_IN += ("loss_history", "init_epoch", "pretrain_epochs")
+EPOCHS_IN += ("loss_history", "init_epoch", "pretrain_epochs", "cleaning_epochs")
 RAMPS_IN = ("ramp", "ramp_up", "strength_ramp", "average_ramp")  # lengths that need not be whole
 LOADERS = {
     "cifar10": datasets.load_cifar10,

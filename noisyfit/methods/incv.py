@@ -290,10 +290,17 @@ class INCVClassifier(BaseNoisyClassifier):
     def _loss(self, run, pool, n_keep):
         f, g = run.learners
         x = run.view(pool.x)
+        if n_keep == len(pool.y):  # nothing to choose
+            return self._loss_of_all(run, f, pool, x) + self._loss_of_all(run, g, pool, x)
         easy_f = self._easiest(run, f, pool, x, n_keep)
         easy_g = self._easiest(run, g, pool, x, n_keep)
         loss_f = functional.cross_entropy(f(x[easy_g]), pool.y[easy_g])
         return loss_f + functional.cross_entropy(g(x[easy_f]), pool.y[easy_f])
+
+    def _loss_of_all(self, run, learner, pool, x):
+        logits = learner(x)
+        run.observe(pool.index, logits)
+        return functional.cross_entropy(logits, pool.y)
 
     def _easiest(self, run, learner, pool, x, n_keep):
         """Positions (n_keep,) of the smallest losses in evaluation mode."""

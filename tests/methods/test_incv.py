@@ -150,6 +150,22 @@ def test_each_network_learns_what_the_other_finds_easy_in_evaluation_mode():
             each.module.load_state_dict(state)
 
 
+@pytest.mark.parametrize(("noise", "n_passes"), [(0.0, 2), (0.35, 4)])
+def test_selecting_passes_are_made_only_where_rows_are_dropped(noise, n_passes):
+    x, y = make_blobs(120, n_features=8, centers=3, random_state=0)
+    clf = spied(x=x, y=sym_excl(y, noise, random_state=0).y, n_gradual=0)
+    run, heard = clf.run, []
+    for learner in run.learners:
+        learner.module.register_forward_hook(lambda *_: heard.append(1))
+    pool = next(run.data.batches(32, torch.arange(32)))
+    loss = INCVClassifier._loss(clf, run, pool, rows_to_keep(32, run.memory.wrong))
+    assert len(heard) == n_passes
+    if noise == 0:
+        assert clf.history_[-1]["n_kept"] == clf.history_[-1]["n_pool"] == 120
+        plain = sum(cross_entropy(net(pool.x), pool.y).mean() for net in run.learners)
+        torch.testing.assert_close(loss, plain)
+
+
 def test_history_has_a_row_for_every_epoch_of_the_two_networks():
     clf = INCVClassifier(Network(max_epochs=6), random_state=0).fit(X, NOISY.y)
     assert [row["epoch"] for row in clf.history_] == list(range(1, 7))
