@@ -90,7 +90,7 @@ def test_module_of_a_setting_fits_the_images_of_its_data_set(name):
     assert out.shape == (2, n_classes)
 
 
-@pytest.mark.filterwarnings("ignore:The base estimator of INCVCleaner")  # few images, one epoch
+@pytest.mark.filterwarnings("ignore:The base estimator of INCVCleaner")  # few random images
 @pytest.mark.parametrize("name", sorted(ONE_OF_EACH.values()))
 def test_setting_of_every_method_trains_on_a_few_images(name):
     setting = narrow(SETTINGS[name])
