@@ -29,7 +29,7 @@ from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 
 CANDIDATE, SELECTED, DISCARDED = range(3)
 _FLOOR = 0.01  # share of a class that is selected where nothing of it was accepted
-_OF_IMAGE = (1, 1, 1)
+_NO_TABLE = (1, 1, 1)  # shape of a row
 
 
 def among_top(proba, codes, n_top):
@@ -81,17 +81,17 @@ class INCVCleaner(BaseEstimator):
         Whether the wrong labels of a class spread over all others or mostly go to one. It
         enters the estimate of the noise rate.
     discard : "auto" or bool, default="auto"
-        Set the worst rows of each part aside, in the long run as many as have wrong labels.
-        ``"auto"`` does so for symmetric noise.
+        Set the least probable rows of each part aside, for every accepted one eps / (1 - eps) of
+        them, two at most (eps is the noise rate). ``"auto"`` does so for symmetric noise.
     reexamine_selected : bool, default=False
         Test the selected rows again in every iteration too; they then train on the parts they are
         not tested in.
     n_top : int, default=1
         Accept a label that is among so many most probable classes, for data with many classes.
     keep_best : bool, default=False
-        Take the epoch that predicts most labels of the tested part, in all iterations if the noise
-        rate is estimated at 0.3 or less, in two up to 0.6, else, and for pair noise, in the first.
-        Needs a method of this library as base estimator.
+        Take the epoch that predicts most labels of the tested part, as published: in every
+        iteration up to an estimated noise rate of 0.3, in the first two up to 0.6, and in the
+        first one above that and for pair noise. Needs a method of this library as base estimator.
     shared_init : bool, default=False
         Give the same seeds to all models, as published, where all start from the same weights.
     n_jobs : int, optional
@@ -139,13 +139,13 @@ class INCVCleaner(BaseEstimator):
     form, which is at most (K - 1) / K. Parts are stratified by the given labels, and seeds differ.
     A class of which no label was accepted keeps the hundredth with the highest probability.
 
-    The paper's score of a label is its out-of-fold probability. That is the probability of
-    *meeting* it under the noise, near 1 - eps for a right one; ``clean_proba_`` is solved from it
-    by Bayes' rule, in the same order. On digits with 40 % wrong labels the F1 of the labels doubted
-    at 0.5 rises from .78 to .93.
+    The out-of-fold probability of a label is that of *meeting* it under the noise, near 1 - eps
+    for a right one. ``clean_proba_`` is solved from it by Bayes' rule and keeps its order. On
+    digits with 40 % wrong labels the F1 of the labels doubted at 0.5 rises from .78 to .93.
 
-    The formula supposes that the models repeat the noise. Those that are trained shortly do better
-    and agree more often, so that the estimate is too low: on digits .27 for .4.
+    The formula of the rate supposes models that repeat the noise. Briefly trained ones do better
+    and agree more often, so that ``noise_rate_`` is too low: .14, .27 and .47 for .2, .4 and .6 on
+    digits. ``1 - clean_proba_.mean()`` is closer: .19, .38 and .57.
 
     References
     ----------
@@ -303,7 +303,7 @@ class INCVCleaner(BaseEstimator):
 
     def _default_estimator(self, n):
         net = Network()
-        shape = (self.n_features_in_,) if hasattr(self, "n_features_in_") else _OF_IMAGE
+        shape = (self.n_features_in_,) if hasattr(self, "n_features_in_") else _NO_TABLE
         epochs = short_training(net.max_epochs, n, net.batch_size, shape)
         return CrossEntropyClassifier(net.set_params(max_epochs=epochs))
 
