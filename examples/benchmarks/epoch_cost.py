@@ -38,6 +38,12 @@ def division(row, n):
     return (units + 2 * n) / (3 * n)
 
 
+def exchange(row, n):
+    """INCV: where rows are dropped both networks look at the pool; both train on what is kept."""
+    passes = 2 * row["n_pool"] if row["n_kept"] < row["n_pool"] else 0
+    return (passes + 2 * 3 * row["n_kept"]) / (3 * n)
+
+
 ONE_STEP = [("", 1, "a step")]
 # class: (stage, cost in epochs of plain training, what is counted)
 COUNTED = {
@@ -61,7 +67,7 @@ COUNTED = {
     "SelfPacedClassifier": ONE_STEP,
     "MentorMixClassifier": [("", 4 / 3, "a step on mixed rows, a pass for the weights")],
     "MLNTClassifier": [("", 5, "a step, a pass of the teacher, a step on paper derived twice")],
-    "INCVClassifier": [("", 8 / 3, "two passes, two steps; fewer rows in proportion")],
+    "INCVClassifier": [("", exchange, "a pass a row looked at, a step a row kept, two networks")],
     "MentorNetClassifier": [("", 1, "a step; the mentor is too small to count")],
     "ELRPlusClassifier": [("", 8 / 3, "two steps on mixed rows, a pass of each averaged network")],
     "DivideMixClassifier": [
@@ -80,16 +86,17 @@ STAGES = {
     "SelfPacedClassifier": {"percentile": 0.7, "burn_in": 1},
     "MentorMixClassifier": {"noise_rate": 0.4, "burn_in": 0.1},
     "MentorNetClassifier": {"percentile": 0.7},
+    "INCVClassifier": {"warmup": 0, "n_gradual": 0, "cleaning_epochs": 2},
     "CoTeachingPlusClassifier": {"noise_rate": 0.4, "init_epoch": 1},
     "DivideMixClassifier": {"warmup": SECOND, "augment": "auto"},
 }
-HALF_LABELLED = {"n_labelled_1": 0.5, "n_labelled_2": 0.5}
+TYPICAL = {"n_labelled_1": 0.5, "n_labelled_2": 0.5, "n_pool": 0.75, "n_kept": 0.5}
 
 
 def typical_cost(cls):
     """Cost of an epoch of the last stage, for a rough order."""
     cost = COUNTED.get(cls.__name__, ONE_STEP)[-1][1]
-    return cost(HALF_LABELLED, 1) if callable(cost) else cost
+    return cost(TYPICAL, 1) if callable(cost) else cost
 
 
 class EpochTimer(Callback):
