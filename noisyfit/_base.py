@@ -5,24 +5,24 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from skorch.dataset import Dataset as SkorchDataset
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 from tqdm.auto import tqdm
 
 from noisyfit._callbacks import CallbackSupportMixin, with_callbacks
-from noisyfit._checks import is_auto, is_one_of
-from noisyfit._data import StreamData, TensorData
+from noisyfit._checks import check_view, is_auto, is_one_of
+from noisyfit._data import as_data
 from noisyfit._evidence import EvidenceMixin, combine
 from noisyfit._inputs import InputScale, validate_X, validate_y
 from noisyfit._learner import Learner
 from noisyfit._module_check import check_module
 from noisyfit._network import Network, build_net, check_net, resolve_device
+from noisyfit._pretraining import check_pretrain, start_pretrained
 from noisyfit._random import draw_seed, own_generators, spawn_seeds
 from noisyfit._run import Run, forward_all
-from noisyfit.augment import CropFlip
+from noisyfit._simclr import SimCLR
+from noisyfit._usual_views import weak_view
 
 __all__ = ["BaseNoisyClassifier"]
-
-_SMALLEST_TO_SHIFT = 4  # pixels; a shift by one leaves too little of smaller images
 
 
 class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, BaseEstimator):
@@ -62,6 +62,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
     n_networks = 1
     ensemble = "first"
     drop_last = False
+    pretrain = None
 
     def set_params(self, **params):
         """Set parameters by name; ``net__*`` make a `Network` where ``net`` is None.
@@ -131,9 +132,8 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         source = validate_X(self, X, reset=True)
         codes, self.classes_ = validate_y(self, source, y)
         of_rows = self._check_rows(codes, **of_rows)
-        start, loop, stream, *starts = spawn_seeds(
-            draw_seed(self.random_state), 3 + self.n_networks
-        )
+        seeds = spawn_seeds(draw_seed(self.random_state), 4 + self.n_networks)
+        start, loop, stream, *starts, of_encoder = seeds
         with own_generators(start, device):
             train_rows, held_rows = self._split_rows(net, codes, X_val, y_val)
             normalize = getattr(net, "normalize", None)
@@ -157,6 +157,9 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
                 self.drop_last,
             )
             check_module(run, starts, self.augment)
+            pretrain = self._resolve_pretrain()
+            if pretrain is not None:
+                start_pretrained(pretrain, run, net, self._shape, of_encoder)
             self._train(run, valid, X, y)
             self._gather_evidence(run, data, train_rows)
 
@@ -174,11 +177,9 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             raise ValueError(
                 f"ensemble must be 'logits', 'proba', 'first' or 'second', got {self.ensemble!r}."
             )
-        view = self.augment
-        if isinstance(view, type) or not (view is None or is_auto(view) or callable(view)):
-            raise TypeError(
-                f"augment must be 'auto', None or a callable (x, generator), got {self.augment!r}."
-            )
+        check_view(self.augment, "augment")
+        if not is_auto(self.pretrain):
+            check_pretrain(self.pretrain)
         score = self.clean_score
         if not is_one_of(score, ("auto", "history", "final")) and (
             isinstance(score, type) or not hasattr(score, "fit_tensor")
@@ -188,13 +189,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             )
 
     def _as_data(self, source, codes, device, net, seed=0):
-        y = None if codes is None else torch.from_numpy(codes)
-        if isinstance(source, Dataset):
-            workers = net.get_params_for("iterator_train").get("num_workers", 0)
-            scale = self._input_scale_.constants(device) if self._on_table else None
-            return StreamData(source, y, device, workers, seed, scale)
-        x = self._input_scale_.table(source) if isinstance(source, np.ndarray) else source
-        return TensorData(x, y, device)
+        return as_data(source, codes, self._input_scale_, device, net, seed)
 
     def _split_rows(self, net, codes, X_val, y_val):
         """Positions (int64 tensors) that are trained on and held out; None, None for all rows."""
@@ -230,15 +225,12 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         return len(self._shape) == 1
 
     def _resolve_augment(self):
-        if not isinstance(self.augment, str):
-            return self.augment
-        if self._on_table:
-            return None
-        channels, height, width = self._shape
-        smaller = min(height, width)
-        if smaller < _SMALLEST_TO_SHIFT:
-            return None
-        return CropFlip(padding=max(1, smaller // 8), flip=channels == 3)
+        return weak_view(self._shape) if is_auto(self.augment) else self.augment
+
+    def _resolve_pretrain(self):
+        if is_auto(self.pretrain):
+            return None if self._on_table else SimCLR()
+        return self.pretrain
 
     def _train(self, run, valid, X, y):
         for learner in run.learners:
@@ -340,15 +332,18 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             Columns in the order of ``classes_``; rows sum to 1.
         """
         check_is_fitted(self)
-        source = validate_X(self, X, reset=False)
-        device = torch.device(self.nets_[0].device)
-        data = self._as_data(source, None, device, self.nets_[0])
-        constants = self._input_scale_.constants(device)
-        logits = [
-            forward_all(net.module_.eval(), data, constants, len(self.classes_))
-            for net in self.nets_
-        ]
+        data = self._data_to_predict(X)
+        logits = [self._forward(net, data, len(self.classes_)) for net in self.nets_]
         return combine(torch.stack(logits), self.ensemble).cpu().numpy()
+
+    def _data_to_predict(self, X):
+        source, net = validate_X(self, X, reset=False), self.nets_[0]
+        return self._as_data(source, None, torch.device(net.device), net)
+
+    def _forward(self, net, data, n_outputs):
+        """Output (n, n_outputs) of a fitted net for un-augmented rows, on the device."""
+        constants = self._input_scale_.constants(data.device)
+        return forward_all(net.module_.eval(), data, constants, n_outputs)
 
     def predict(self, X):
         """Most probable class of each row.

@@ -32,6 +32,12 @@ def check_bool(value, name):
         raise TypeError(f"{name} must be True or False, got {value!r}.")
 
 
+def check_view(value, name):
+    """Refuse what is neither ``"auto"``, None nor a callable that makes a random view."""
+    if isinstance(value, type) or not (value is None or is_auto(value) or callable(value)):
+        raise TypeError(f"{name} must be 'auto', None or a callable (x, generator), got {value!r}.")
+
+
 def check_splitter(value, name):
     """Refuse what is no splitter of the library, as an instance."""
     if isinstance(value, type) or not hasattr(value, "fit_tensor"):

@@ -13,6 +13,19 @@ _IMAGE_VALUES = 2**16  # of a batch without gradient whose activations stay in a
 _IMAGES = 64  # where smaller batches cost more than the cache saves
 
 
+def as_data(source, codes, scale, device, net, seed=0):
+    """Data of a checked `source`, with class codes (int64 array or tensor) or None.
+
+    `scale` is the `InputScale`; `net` knows the loader workers and `seed` is theirs.
+    """
+    y = None if codes is None else torch.as_tensor(codes)
+    if isinstance(source, Dataset):
+        workers = net.get_params_for("iterator_train").get("num_workers", 0)
+        of_rows = scale.constants(device) if len(scale.shape) == 1 else None
+        return StreamData(source, y, device, workers, seed, of_rows)
+    return TensorData(scale.table(source) if scale.is_table else source, y, device)
+
+
 class Batch(NamedTuple):
     """One batch on the device: inputs as stored, class codes, positions in the training set."""
 

@@ -79,6 +79,12 @@ class Learner:
         with torch.autocast(self._device_type, self._dtype):
             return module(x).float()
 
+    def replace_module(self, module, generator):
+        """Go on with a `module` that holds the same parameters; dropout draws from `generator`."""
+        self.module = self.net.module_ = module
+        if not getattr(self.net, "compile", False):
+            seed_dropout(module, generator)
+
     def add_parameters(self, parameters, **options):
         """Train tensors of the method with the optimiser of this network, as a group of its own.
 

@@ -9,17 +9,23 @@ def check_module(run, starts, augment):
     """Refuse a network of the wrong width or one that returns probabilities, and a view that
     changes the shape. `starts` are the seeds of the networks."""
     batch = next(iter(run.data.batches(32)))
-    view = run.view(batch.x)
-    if view.shape != run.plain(batch.x).shape:
-        raise ValueError(
-            f"augment={augment!r} changes the shape of a batch from {tuple(batch.x.shape)} to "
-            f"{tuple(view.shape)}."
-        )
+    check_shape_of_view(run, augment, "augment")
     for learner, start in zip(run.learners, starts, strict=True):
         learner.eval()
         with torch.no_grad(), seeded_start(start):  # lazy layers take their start here
             out = learner.module(run.plain(batch.x.clone()))
         _check_logits(out, len(batch.x), run.n_classes)
+
+
+def check_shape_of_view(run, augment, name):
+    """Refuse a random view that changes the shape; `augment` is the parameter `name`."""
+    x = next(iter(run.data.batches(32))).x
+    view = run.view(x, augment if callable(augment) else None)
+    if view.shape != x.shape:
+        raise ValueError(
+            f"{name}={augment!r} changes the shape of a batch from {tuple(x.shape)} to "
+            f"{tuple(view.shape)}."
+        )
 
 
 def _check_logits(out, n_rows, n_classes):

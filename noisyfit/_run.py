@@ -45,6 +45,8 @@ class Run:
     generator : torch.Generator on the device
     rng : numpy.random.Generator
         For draws on the host, such as one mixing weight per batch.
+    constants : pair of tensors
+        Scale and shift of stored images.
     dynamics : Dynamics
     history : list of dict
     last_stage : int
@@ -53,7 +55,7 @@ class Run:
         Whatever the method keeps between batches, such as a tensor per sample.
     """
 
-    def __init__(self, learners, data, scale, augment, n_classes, seed, drop_last=False):
+    def __init__(self, learners, data, constants, augment, n_classes, seed, drop_last=False):
         self.learners = tuple(learners)
         self.data = data
         self.n_classes = n_classes
@@ -67,7 +69,7 @@ class Run:
         self.history = []
         self.last_stage = 0
         self.memory = SimpleNamespace()
-        self._scale, self._shift = scale
+        self.constants = constants
         self._augment = augment
         self._drop_last = drop_last
         self._losses = []
@@ -75,15 +77,19 @@ class Run:
         self._batch = None
         self._batch_callbacks = any(learner.has_batch_callbacks for learner in self.learners)
 
-    def view(self, x):
-        """Augmented and scaled copy of a stored batch; each call draws anew."""
-        if self._augment is not None:
-            x = self._augment(x.clone(), self.generator)  # it may work in place
+    def view(self, x, augment=None):
+        """Scaled random view of a stored batch, by `augment` or else the method's own.
+
+        Each call draws anew.
+        """
+        augment = self._augment if augment is None else augment
+        if augment is not None:
+            x = augment(x.clone(), self.generator)  # it may work in place
         return self.plain(x)
 
     def plain(self, x):
         """Scaled copy of a stored batch, not augmented."""
-        return scaled(x, self._scale, self._shift)
+        return scaled(x, *self.constants)
 
     @property
     def has_views(self):
@@ -150,7 +156,7 @@ class Run:
         """Logits (n, n_classes) of un-augmented rows in evaluation mode, in stored order."""
         learner.eval()
         data = self.data if data is None else data
-        return forward_all(learner.module, data, (self._scale, self._shift), self.n_classes)
+        return forward_all(learner.module, data, self.constants, self.n_classes)
 
     def begin_epoch(self, epoch, lr_factor):
         """Open the epoch: modes, learning rates by the method's function, callbacks."""

@@ -78,6 +78,19 @@ def suspected_share(clean, contradicted):
     return min(n_wrong / len(clean), _LARGEST_AUTO_RATE)
 
 
+def estimated_rate(run, ensemble):
+    """Share of wrong labels by a mixture on the mean loss of the networks."""
+    logits = torch.stack([run.evaluate(learner) for learner in run.learners])
+    for learner in run.learners:
+        learner.train()
+    y = run.data.y
+    losses = sum(cross_entropy(of_one, y) for of_one in logits)
+    if losses.max() == losses.min():
+        return 0.0
+    clean = GaussianMixtureSplitter().fit_tensor(losses)
+    return suspected_share(clean, combine(logits, ensemble).argmax(1) != y)
+
+
 class SmallLossMixin:
     """Schedule and record of a method that drops the largest losses of each batch.
 
@@ -122,16 +135,7 @@ class SmallLossMixin:
         return forget_rate(epoch, rate, self.n_gradual, self.exponent)
 
     def _estimate_rate(self, run):
-        """Share of wrong labels by a mixture on the mean loss of the networks."""
-        logits = torch.stack([run.evaluate(learner) for learner in run.learners])
-        for learner in run.learners:
-            learner.train()
-        y = run.data.y
-        losses = sum(cross_entropy(of_one, y) for of_one in logits)
-        if losses.max() == losses.min():
-            return 0.0
-        clean = GaussianMixtureSplitter().fit_tensor(losses)
-        return suspected_share(clean, combine(logits, self.ensemble).argmax(1) != y)
+        return estimated_rate(run, self.ensemble)
 
     def _choose(self, run, y, losses, forget=None):
         """Weights (batch,): 1 for the rows with the smallest losses, else 0.

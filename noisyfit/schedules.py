@@ -71,18 +71,31 @@ class Cosine:
     ----------
     final : float, default=0.0
         Factor that the epoch after the last one would have.
+    warmup : int, default=0
+        Epochs in which the factor first rises to the curve in equal steps, for large batches; at
+        most half of all.
 
     Examples
     --------
     >>> from noisyfit.schedules import Cosine
     >>> round(Cosine()(epoch=25, max_epochs=50), 3)
     0.5
+    >>> [round(Cosine(warmup=4)(epoch, 1000), 2) for epoch in range(5)]
+    [0.2, 0.4, 0.6, 0.8, 1.0]
     """
 
     final: float = 0.0
+    warmup: int = 0
+
+    def __post_init__(self):
+        check_real(self.final, "final", 0)
+        check_integer(self.warmup, "warmup", 0)
 
     def __call__(self, epoch, max_epochs):
-        return self.final + (1 - self.final) * (1 + math.cos(math.pi * epoch / max_epochs)) / 2
+        warmup = min(self.warmup, max_epochs // 2)
+        rise = min(1, (epoch + 1) / (warmup + 1))
+        angle = math.pi * max(epoch, warmup) / max_epochs
+        return rise * (self.final + (1 - self.final) * (1 + math.cos(angle)) / 2)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import (
+    check_classifiers_train,
     check_dataframe_column_names_consistency,
     estimator_checks_generator,
 )
@@ -50,19 +51,29 @@ def run_checks(estimator):
     return skipped
 
 
+def to_check(cls):
+    """An instance with fewer epochs, as a class is fitted some fifty times."""
+    return cls(Network(max_epochs=15)) if cls in METHODS else cls()
+
+
 @every_class
 def test_scikit_learn_checks_pass(cls):
     # the only check that may skip itself is the one about array API input, run below
-    assert [s for s in run_checks(cls()) if "SCIPY_ARRAY_API" not in s] == []
+    assert [s for s in run_checks(to_check(cls)) if "SCIPY_ARRAY_API" not in s] == []
+
+
+@every_method
+def test_defaults_learn_what_scikit_learn_asks_for(method):
+    check_classifiers_train(method.__name__, method())
 
 
 def test_scikit_learn_checks_pass_with_array_api():
     """In a process of its own, because scipy reads the variable when it is imported."""
     code = (
         "import torch; torch.set_num_threads(1)\n"
-        "from tests.test_common import METHODS, SPLITTERS, run_checks\n"
+        "from tests.test_common import METHODS, SPLITTERS, run_checks, to_check\n"
         "for cls in METHODS + SPLITTERS:\n"
-        "    assert run_checks(cls()) == [], cls\n"
+        "    assert run_checks(to_check(cls)) == [], cls\n"
     )
     env = os.environ | {"SCIPY_ARRAY_API": "1", "PYTHONWARNINGS": "error"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)

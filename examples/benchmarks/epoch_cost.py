@@ -76,9 +76,11 @@ COUNTED = {
     ],
 }
 # makes the stage that matters begin after the first epoch, or the second stage at SECOND
+REDRAWN = 0.6 * np.eye(10) + 0.04  # the noise of `made_images`
 STAGES = {
-    "ForwardCorrectionClassifier": {"warmup": 1},
-    "BackwardCorrectionClassifier": {"warmup": 1},
+    "ForwardCorrectionClassifier": {"transition": REDRAWN},
+    # an early estimate saturates the network, whose subnormal gradients cost some CPUs half as much
+    "BackwardCorrectionClassifier": {"transition": REDRAWN},
     "NoiseAdaptationClassifier": {"warmup": 1},
     "JointOptimizationClassifier": {"warmup": 1, "retrain": False},
     "PencilClassifier": {"warmup": 1, "correct_until": EPOCHS},

@@ -1,6 +1,7 @@
 """Losses and targets: pure functions of logits, unreduced, computed in float32."""
 
 from noisyfit.losses._asymmetric import ael, agce, aul
+from noisyfit.losses._contrastive import nt_xent
 from noisyfit.losses._named import get_loss
 from noisyfit.losses._normalized import nce, nfl, ngce, nnce, nnfl
 from noisyfit.losses._plain import (
@@ -33,6 +34,7 @@ __all__ = [
     "ngce",
     "nnce",
     "nnfl",
+    "nt_xent",
     "rce",
     "sce",
     "sharpen",

@@ -1,6 +1,7 @@
 """The methods: one file each, one class each."""
 
 from noisyfit.methods.backward_correction import BackwardCorrectionClassifier
+from noisyfit.methods.bayesian_dividemix_pp import BayesianDivideMixPP
 from noisyfit.methods.bootstrapping import BootstrappingClassifier
 from noisyfit.methods.co_teaching import CoTeachingClassifier
 from noisyfit.methods.co_teaching_plus import CoTeachingPlusClassifier
@@ -24,6 +25,7 @@ from noisyfit.methods.self_paced import SelfPacedClassifier
 
 __all__ = [
     "BackwardCorrectionClassifier",
+    "BayesianDivideMixPP",
     "BootstrappingClassifier",
     "CoTeachingClassifier",
     "CoTeachingPlusClassifier",

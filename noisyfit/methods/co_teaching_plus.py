@@ -88,6 +88,9 @@ class CoTeachingPlusClassifier(SmallLossMixin, BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``, the same for both networks. ``"auto"``
         shifts images at random (and mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: how often a sample was among the small losses of its whole
         batch in those of the last ten epochs that drop the full share (``"auto"``; as
@@ -176,6 +179,7 @@ class CoTeachingPlusClassifier(SmallLossMixin, BaseNoisyClassifier):
         legacy_double_softmax=False,
         ensemble="proba",
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -191,6 +195,7 @@ class CoTeachingPlusClassifier(SmallLossMixin, BaseNoisyClassifier):
         self.legacy_double_softmax = legacy_double_softmax
         self.ensemble = ensemble
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose

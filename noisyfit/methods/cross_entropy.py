@@ -19,6 +19,9 @@ class CrossEntropyClassifier(BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random
         (and mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"history", "final"} or splitter, default="history"
         Source of ``clean_proba_``: the mean probability of the given label over the training
         passes; its probability under the final network; or a splitter of `noisyfit.mixtures`
@@ -70,10 +73,18 @@ class CrossEntropyClassifier(BaseNoisyClassifier):
     """
 
     def __init__(
-        self, net=None, *, augment="auto", clean_score="auto", random_state=None, verbose=0
+        self,
+        net=None,
+        *,
+        augment="auto",
+        pretrain=None,
+        clean_score="auto",
+        random_state=None,
+        verbose=0,
     ):
         self.net = net
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose

@@ -12,12 +12,15 @@ from noisyfit._checks import (
     check_integer,
     check_real,
     check_splitter,
+    check_view,
     is_auto,
 )
 from noisyfit._co_divide import CoDivideMixin
 from noisyfit._divide import labelled_rows, unequal_shares
 from noisyfit._mixmatch import co_refine, mean_guess, mixmatch_loss, unlabelled_batches
+from noisyfit._module_check import check_shape_of_view
 from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
+from noisyfit._usual_views import strong_view
 from noisyfit.augment import beta, mixup, random_permutation
 from noisyfit.losses import confidence_penalty, cross_entropy, sharpen
 from noisyfit.schedules import ramp
@@ -94,6 +97,13 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random (and
         mirrors colour images) and leaves tables alone, whose views are then equal.
+    strong_augment : None, "auto" or callable, optional
+        Another random view, of the rows that are mixed and learnt from; labels are guessed and
+        losses compared on views of `augment` (AugDesc). ``"auto"`` adds `AutoAugment` to it for
+        images of 8 pixels or more. By default both are the same.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: the posterior of the final division (``"auto"``), how often
         the networks predicted the given label, its final probability, or a splitter of
@@ -194,6 +204,8 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
         epoch_rows=None,
         ensemble="logits",
         augment="auto",
+        strong_augment=None,
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -217,12 +229,15 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
         self.epoch_rows = epoch_rows
         self.ensemble = ensemble
         self.augment = augment
+        self.strong_augment = strong_augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose
 
     def _check_parameters(self):
         super()._check_parameters()
+        check_view(self.strong_augment, "strong_augment")
         check_real(self.threshold, "threshold", 0, 1)
         check_real(self.temperature, "temperature", 0, closed="neither")
         for name in ("ramp_up", "lambda_r", "confidence_penalty", "alpha", "lambda_u"):
@@ -257,6 +272,7 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
         by_default = mixing_alpha(0.5 if self._on_table else 4.0, self._shape)
         memory.alpha = by_default if is_auto(self.alpha) else self.alpha
         memory.warned = False
+        memory.strong = self._strong_view(run)
         self.mixture_history_ = []
 
     def _warmup_epochs(self, run):
@@ -284,6 +300,14 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
         if is_auto(self.class_prior):
             return unequal_shares(run.data.y, run.n_classes)
         return as_shares(self.class_prior, run.n_classes, run.device)
+
+    def _strong_view(self, run):
+        view = self.strong_augment
+        if is_auto(view):
+            view = strong_view(self._shape, self._resolve_augment())
+        if view is not None:
+            check_shape_of_view(run, view, "strong_augment")
+        return view
 
     def _train_epoch(self, run, epoch):
         if epoch < run.memory.warmup:
@@ -339,20 +363,34 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
             run.step(loss, [net])
 
     def _batch_loss(self, run, net, peer, batch, clean, batch_u, lam, rise):
-        in_eval = run.memory.guess_in_eval
+        in_eval, strong = run.memory.guess_in_eval, run.memory.strong
         with torch.no_grad():
-            views = [run.view(batch.x) for _ in range(self.n_views)]
+            views = self._views(run, batch)
             guess = mean_guess(net, views, in_eval)
+            guesses = [guess] * self.n_views
             targets = [co_refine(batch.y, guess, clean, self.temperature)] * self.n_views
+            learnt = views if strong is None else self._views(run, batch, strong)
             if batch_u is not None:
-                views_u = [run.view(batch_u.x) for _ in range(self.n_views)]
-                guess_u = (mean_guess(net, views_u, in_eval) + mean_guess(peer, views_u)) / 2
-                views += views_u
-                targets += [sharpen(guess_u, self.temperature)] * self.n_views
-            x, target = torch.cat(views), torch.cat(targets)
+                views = self._views(run, batch_u)
+                guess = (mean_guess(net, views, in_eval) + mean_guess(peer, views)) / 2
+                guesses += [guess] * self.n_views
+                targets += [sharpen(guess, self.temperature)] * self.n_views
+                learnt = learnt + (views if strong is None else self._views(run, batch_u, strong))
+            x, target = torch.cat(learnt), torch.cat(targets)
             partner = random_permutation(len(x), run.generator)
+            lam = self._mixing_weight(lam, guesses)
             x, target = mixup(x, lam, partner), mixup(target, lam, partner)
         n_labelled = self.n_views * len(batch.y)
         logits = net(x[:n_labelled] if self.skip_unlabelled_forward else x)
         lambda_u = run.memory.lambda_u * rise
         return mixmatch_loss(logits, target, n_labelled, lambda_u, self.lambda_r, run.memory.prior)
+
+    def _views(self, run, batch, augment=None):
+        return [run.view(batch.x, augment) for _ in range(self.n_views)]
+
+    def _mixing_weight(self, lam, guesses):
+        """Weight of the row itself in its mixture, a float or (n_rows,), from `lam` of the batch.
+
+        `guesses` are the unsharpened ones (batch, n_classes) of all parts of the rows.
+        """
+        return lam

@@ -98,6 +98,9 @@ class ELRPlusClassifier(EarlyLearningMixin, BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``, before mixing. ``"auto"`` shifts images
         at random (and mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: the share of the given label in its row's target (``"auto"``),
         how often the averaged networks predicted it in training, its final probability, or a
@@ -181,6 +184,7 @@ class ELRPlusClassifier(EarlyLearningMixin, BaseNoisyClassifier):
         averaged_weights=False,
         ensemble="proba",
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -199,6 +203,7 @@ class ELRPlusClassifier(EarlyLearningMixin, BaseNoisyClassifier):
         self.averaged_weights = averaged_weights
         self.ensemble = ensemble
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose

@@ -66,6 +66,9 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random (and
         mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: the posterior of the given label (``"auto"``); how often the
         network predicted it in training; its final probability; or a splitter of
@@ -143,6 +146,7 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
         guards=True,
         identity_weight=0.0,
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -154,6 +158,7 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
         self.guards = guards
         self.identity_weight = identity_weight
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose

@@ -25,7 +25,7 @@ _DEVIATIONS = 1  # an agreement above chance by no more than so many says nothin
 _LIKELY = 0.75
 
 
-def rows_to_keep(n, forget):
+def expected_right(n, forget):
     """``round((1 - forget) n)`` of a batch of `n`, but two, which batch normalisation needs."""
     return max(round((1 - forget) * n), min(2, n))
 
@@ -81,6 +81,9 @@ class INCVClassifier(BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``, the same for both networks. ``"auto"``
         shifts images at random (and mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: the posterior by networks that had not seen the row
         (``"auto"``), how often the networks predicted the given label in training, its final
@@ -171,6 +174,7 @@ class INCVClassifier(BaseNoisyClassifier):
         guards=True,
         ensemble="proba",
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -183,6 +187,7 @@ class INCVClassifier(BaseNoisyClassifier):
         self.guards = guards
         self.ensemble = ensemble
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose
@@ -280,7 +285,7 @@ class INCVClassifier(BaseNoisyClassifier):
         more = self._candidates(run) if memory.n_more and epoch > memory.warmup else None
         n_pool = n_kept = 0
         for batch, _ in run.train_batches(epoch, run.shuffled(memory.selected)):
-            n_keep = rows_to_keep(len(batch.y), forget)
+            n_keep = expected_right(len(batch.y), forget)
             pool = batch if more is None else joined(batch, next(more))
             run.step(self._loss(run, pool, n_keep))
             n_pool, n_kept = n_pool + len(pool.y), n_kept + n_keep

@@ -88,6 +88,9 @@ class MCorrectionClassifier(BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``, before mixing. ``"auto"`` shifts images
         at random (and mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: the posterior of the last mixture (``"auto"``; as ``"history"``
         where there is none or the guard holds), how often the network predicted the given label,
@@ -187,6 +190,7 @@ class MCorrectionClassifier(BaseNoisyClassifier):
         track_augment=False,
         guards=True,
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -205,6 +209,7 @@ class MCorrectionClassifier(BaseNoisyClassifier):
         self.track_augment = track_augment
         self.guards = guards
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose

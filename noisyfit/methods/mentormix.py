@@ -12,7 +12,7 @@ from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_real, is_auto, is_one_of
 from noisyfit._curriculum import CURRICULA, MovingPercentile, curriculum_weights
 from noisyfit._selection import SelectionRecord
-from noisyfit._small_loss import SmallLossMixin
+from noisyfit._small_loss import estimated_rate
 from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
 from noisyfit.augment import beta, mixup
 from noisyfit.losses import cross_entropy, soft_cross_entropy
@@ -102,6 +102,9 @@ class MentorMixClassifier(BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``, before mixing. ``"auto"`` shifts images
         at random (and mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: ``sample_weight_`` with its ties broken by how often the network
         predicted the label in training (``"auto"``; only the latter where small losses have no
@@ -175,8 +178,6 @@ class MentorMixClassifier(BaseNoisyClassifier):
     True
     """
 
-    _estimate_rate = SmallLossMixin._estimate_rate
-
     def __init__(
         self,
         net=None,
@@ -194,6 +195,7 @@ class MentorMixClassifier(BaseNoisyClassifier):
         weight_pass_mode="train",
         ema_decay=None,
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -212,6 +214,7 @@ class MentorMixClassifier(BaseNoisyClassifier):
         self.weight_pass_mode = weight_pass_mode
         self.ema_decay = ema_decay
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose
@@ -281,7 +284,7 @@ class MentorMixClassifier(BaseNoisyClassifier):
     def _train_epoch(self, run, epoch):
         memory = run.memory
         if is_auto(self.noise_rate) and epoch == math.ceil(memory.burn_in):
-            self._settle(self._estimate_rate(run), run)
+            self._settle(estimated_rate(run, self.ensemble), run)
         in_window = memory.selection.open_in_last_epochs(epoch, run.max_epochs)
         says_something = epoch >= memory.burn_in and self.percentile_ < 1
         memory.selection.is_open = in_window and says_something

@@ -119,6 +119,9 @@ default="predefined"
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random
         (and mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: the mean weight of a sample over the last ten epochs, before
         example dropout, with the next one as an eleventh (``"auto"``); how often the network
@@ -226,6 +229,7 @@ default="predefined"
         use_trusted_in_training=True,
         scale_decay_by_weights=False,
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -243,6 +247,7 @@ default="predefined"
         self.use_trusted_in_training = use_trusted_in_training
         self.scale_decay_by_weights = scale_decay_by_weights
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose

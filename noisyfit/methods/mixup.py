@@ -29,6 +29,9 @@ class MixupClassifier(MixingMixin, BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``, before mixing. ``"auto"`` shifts images
         at random (and mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: how often the network predicted the given label in training
         (``"auto"`` and ``"history"``), its final probability, or a splitter of
@@ -95,6 +98,7 @@ class MixupClassifier(MixingMixin, BaseNoisyClassifier):
         alpha="auto",
         per_sample=False,
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -103,6 +107,7 @@ class MixupClassifier(MixingMixin, BaseNoisyClassifier):
         self.alpha = alpha
         self.per_sample = per_sample
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose

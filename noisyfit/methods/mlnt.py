@@ -135,6 +135,9 @@ class MLNTClassifier(BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``, the same for all passes. ``"auto"``
         shifts images at random (and mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: how often the network predicted the given label in training
         (``"auto"`` and ``"history"``), its final probability, or a splitter of
@@ -231,6 +234,7 @@ class MLNTClassifier(BaseNoisyClassifier):
         filter_threshold=0.3,
         predict_with="teacher",
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -253,6 +257,7 @@ class MLNTClassifier(BaseNoisyClassifier):
         self.filter_threshold = filter_threshold
         self.predict_with = predict_with
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose

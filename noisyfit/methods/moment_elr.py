@@ -87,6 +87,9 @@ class MomentELRClassifier(EarlyLearningMixin, BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random (and
         mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: the share of the given label in its row's target (``"auto"``),
         how often the network predicted it in training, its final probability, or a splitter of
@@ -168,6 +171,7 @@ class MomentELRClassifier(EarlyLearningMixin, BaseNoisyClassifier):
         elr_mass=True,
         memory_dtype="float32",
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -182,6 +186,7 @@ class MomentELRClassifier(EarlyLearningMixin, BaseNoisyClassifier):
         self.elr_mass = elr_mass
         self.memory_dtype = memory_dtype
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose

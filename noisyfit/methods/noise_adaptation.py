@@ -2,14 +2,13 @@
 
 import math
 import warnings
-from contextlib import contextmanager
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
+from noisyfit._head import inputs_of, last_linear
 from noisyfit._small_tables import steps_to_learn
 from noisyfit._transition import (
     as_matrix,
@@ -66,38 +65,6 @@ def of_label(scores, y):
     return scores.gather(2, y[:, None, None].expand(-1, scores.shape[1], 1)).squeeze(2)
 
 
-@contextmanager
-def inputs_of(layer):
-    """A list that receives the input of each call of `layer` inside the block."""
-    received = []
-    handle = layer.register_forward_pre_hook(lambda _, args: received.append(args[0]))
-    try:
-        yield received
-    finally:
-        handle.remove()
-
-
-def last_linear(module, x, n_classes):
-    """The linear layer whose output are the logits of `module`, tried on the batch `x`."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-    for layer in layers[::-1]:
-        if layer.out_features != n_classes:
-            continue
-        with torch.no_grad(), inputs_of(layer) as received:
-            logits = module(x)
-        if len(received) != 1 or received[0].ndim != 2:
-            continue
-        with torch.no_grad():
-            again = layer(received[0])
-        if torch.allclose(again, logits, rtol=1e-3, atol=1e-5):
-            return layer
-    raise ValueError(
-        f"channel='complex' reads the input of the torch.nn.Linear that gives the {n_classes} "
-        f"logits; {type(module).__name__} does not end in one. Use channel='simple', or a module "
-        "such as those of noisyfit.modules."
-    )
-
-
 class NoiseAdaptationClassifier(BaseNoisyClassifier):
     """A network and a layer behind it that turns true labels into given ones, learnt together.
 
@@ -134,6 +101,9 @@ class NoiseAdaptationClassifier(BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random (and
         mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: the posterior of the given label (``"auto"``); how often the
         network predicted it in training; its final probability; or a splitter of
@@ -213,6 +183,7 @@ class NoiseAdaptationClassifier(BaseNoisyClassifier):
         channel_lr=0.1,
         guards=True,
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -226,6 +197,7 @@ class NoiseAdaptationClassifier(BaseNoisyClassifier):
         self.channel_lr = channel_lr
         self.guards = guards
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose
@@ -258,7 +230,13 @@ class NoiseAdaptationClassifier(BaseNoisyClassifier):
                 raise ValueError("channel='complex' needs a net with compile=False.")
             batch = next(iter(run.data.batches(2)))
             net.eval()
-            memory.layer = last_linear(net.module, run.plain(batch.x.clone()), n)
+            _, memory.layer = last_linear(net.module, run.plain(batch.x.clone()))
+            if memory.layer is None:
+                raise ValueError(
+                    "channel='complex' reads the input of the torch.nn.Linear that gives the "
+                    f"logits; {type(net.module).__name__} does not end in one. Use "
+                    "channel='simple', or a module such as those of noisyfit.modules."
+                )
             shape = (n, n, memory.layer.in_features)
             memory.weight = torch.zeros(shape, device=run.device, requires_grad=True)
             parameters.append(memory.weight)

@@ -91,6 +91,9 @@ class PencilClassifier(BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random
         (and mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: the given label's share of the learnt one (``"auto"``), how
         often the network predicted it in training, its final probability, or a splitter of
@@ -181,6 +184,7 @@ class PencilClassifier(BaseNoisyClassifier):
         loss_weight="auto",
         double_softmax=False,
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -197,6 +201,7 @@ class PencilClassifier(BaseNoisyClassifier):
         self.loss_weight = loss_weight
         self.double_softmax = double_softmax
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose

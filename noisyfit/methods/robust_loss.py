@@ -111,6 +111,9 @@ class RobustLossClassifier(MixingMixin, BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random
         (and mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: how often the network predicted the given label in training
         (``"auto"`` and ``"history"``), its final probability, or a splitter of
@@ -196,6 +199,7 @@ class RobustLossClassifier(MixingMixin, BaseNoisyClassifier):
         prune_interval="auto",
         guards=True,
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -211,6 +215,7 @@ class RobustLossClassifier(MixingMixin, BaseNoisyClassifier):
         self.prune_interval = prune_interval
         self.guards = guards
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose

@@ -54,6 +54,9 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``. ``"auto"`` shifts images at random (and
         mirrors colour images) and leaves tables alone.
+    pretrain : "auto", SimCLR, module, state dict or path, optional
+        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: ``sample_weight_`` with its ties broken by how often the network
         predicted the label in training (``"auto"``; only the latter where small losses have no
@@ -147,6 +150,7 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
         n_gradual=0,
         scale_decay_by_weights=False,
         augment="auto",
+        pretrain=None,
         clean_score="auto",
         random_state=None,
         verbose=0,
@@ -162,6 +166,7 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
         self.n_gradual = n_gradual
         self.scale_decay_by_weights = scale_decay_by_weights
         self.augment = augment
+        self.pretrain = pretrain
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose

@@ -7,6 +7,7 @@ outside [0, 1] raise ``ValueError``, other types ``TypeError``.
 
 from noisyfit.modules._convolutional import CNN4, CNN6, CNN7, CNN8, CNN9, LeNet, SmallCNN
 from noisyfit.modules._mlp import MLP
+from noisyfit.modules._parts import EncoderClassifier
 from noisyfit.modules._preactivation import PreActResNet18, PreActResNet32, PreActResNetThin
 from noisyfit.modules._residual import ResNet34
 from noisyfit.modules._torchvision import TorchvisionBackbone
@@ -18,6 +19,7 @@ __all__ = [
     "CNN8",
     "CNN9",
     "MLP",
+    "EncoderClassifier",
     "LeNet",
     "PreActResNet18",
     "PreActResNet32",

@@ -1,5 +1,6 @@
 """What the networks share: features below a linear classifier, and checked sizes."""
 
+import copy
 from numbers import Integral
 
 from sklearn.utils import check_scalar
@@ -16,6 +17,33 @@ class Classifier(nn.Module):
     def forward(self, x):
         """Logits of a batch, (batch, ...) -> (batch, n_classes)."""
         return self.classifier(self.features(x))
+
+
+class EncoderClassifier(Classifier):
+    """A linear classifier on top of any encoder.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        Embeds a batch, (batch, ...) -> (batch, n_embedded) or more axes, which are flattened.
+        Copied, so that two networks do not share it.
+    n_embedded : int
+    n_classes : int
+
+    Examples
+    --------
+    >>> import torch
+    >>> from noisyfit.modules import EncoderClassifier
+    >>> encoder = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU())
+    >>> EncoderClassifier(encoder, n_embedded=8, n_classes=3)(torch.zeros(5, 4)).shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(self, encoder, n_embedded, n_classes):
+        super().__init__()
+        check_counts(n_embedded=n_embedded, n_classes=n_classes)
+        self.body = nn.Sequential(copy.deepcopy(encoder), nn.Flatten())
+        self.classifier = nn.Linear(n_embedded, n_classes)
 
 
 def check_counts(least=1, **counts):

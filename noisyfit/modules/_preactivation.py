@@ -16,6 +16,9 @@ class PreActResNet18(Classifier):
     n_classes : int, default=10
     width : int, default=64
         Channels of the first stage; the next three have 2, 4 and 8 times as many.
+    dropout : float in [0, 1], default=0.0
+        Probability of zeroing an activation after the first ReLU of each block of the last two
+        stages, on the way into its convolution; the shortcut stays whole.
 
     Notes
     -----
@@ -35,13 +38,14 @@ class PreActResNet18(Classifier):
     11171274
     """
 
-    def __init__(self, in_channels=3, n_classes=10, width=64):
+    def __init__(self, in_channels=3, n_classes=10, width=64, dropout=0.0):
         super().__init__()
         check_counts(in_channels=in_channels, n_classes=n_classes, width=width)
         layers = convolution(in_channels, width, nn.ReLU(inplace=True), padding=1, bias=False)
         widths = [width, width, 2 * width, 4 * width, 8 * width]
-        for (n_in, n_out), stride in zip(pairwise(widths), (1, 2, 2, 2), strict=True):
-            layers += [_PreActBlock(n_in, n_out, stride), _PreActBlock(n_out, n_out, 1)]
+        stages = zip(pairwise(widths), (1, 2, 2, 2), (None, None, dropout, dropout), strict=True)
+        for (n_in, n_out), stride, p in stages:
+            layers += [_PreActBlock(n_in, n_out, stride, p), _PreActBlock(n_out, n_out, 1, p)]
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.classifier = nn.Linear(8 * width, n_classes)
 
@@ -49,8 +53,9 @@ class PreActResNet18(Classifier):
 class _PreActBlock(nn.Module):
     """Two 3x3 convolutions, each after batch norm and ReLU, and a shortcut."""
 
-    def __init__(self, n_in, n_out, stride):
+    def __init__(self, n_in, n_out, stride, dropout):
         super().__init__()
+        self.dropout = nn.Identity() if dropout is None else nn.Dropout(dropout)
         self.norm1, self.norm2 = nn.BatchNorm2d(n_in), nn.BatchNorm2d(n_out)
         self.conv1 = nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
         self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
@@ -59,7 +64,7 @@ class _PreActBlock(nn.Module):
 
     def forward(self, x):
         activated = self.norm1(x).relu_()
-        hidden = self.norm2(self.conv1(activated)).relu_()
+        hidden = self.norm2(self.conv1(self.dropout(activated))).relu_()
         return self.conv2(hidden) + self.shortcut(activated)
 
 

@@ -21,9 +21,9 @@ from noisyfit.losses import cross_entropy
 from noisyfit.methods.incv import (
     INCVClassifier,
     candidates_per_batch,
+    expected_right,
     joined,
     published_warmup,
-    rows_to_keep,
 )
 from noisyfit.modules import MLP, SmallCNN
 from noisyfit.noise import sym_excl
@@ -54,10 +54,10 @@ def spied(net=NET, x=X, y=NOISY.y, **params):
 # ---- formulas --------------------------------------------------------------------------------
 
 
-def test_rows_to_keep_is_the_share_expected_to_be_right():
-    assert [rows_to_keep(128, r) for r in (0, 0.0069, 0.1, 0.64)] == [128, 127, 115, 46]
-    assert rows_to_keep(3, 0.9) == 2
-    assert rows_to_keep(1, 0.9) == 1
+def test_expected_right_is_the_share_expected_to_be_right():
+    assert [expected_right(128, r) for r in (0, 0.0069, 0.1, 0.64)] == [128, 127, 115, 46]
+    assert expected_right(3, 0.9) == 2
+    assert expected_right(1, 0.9) == 1
 
 
 def test_candidates_come_in_proportion_up_to_half_a_batch():
@@ -158,7 +158,7 @@ def test_selecting_passes_are_made_only_where_rows_are_dropped(noise, n_passes):
     for learner in run.learners:
         learner.module.register_forward_hook(lambda *_: heard.append(1))
     pool = next(run.data.batches(32, torch.arange(32)))
-    loss = INCVClassifier._loss(clf, run, pool, rows_to_keep(32, run.memory.wrong))
+    loss = INCVClassifier._loss(clf, run, pool, expected_right(32, run.memory.wrong))
     assert len(heard) == n_passes
     if noise == 0:
         assert clf.history_[-1]["n_kept"] == clf.history_[-1]["n_pool"] == 120
