@@ -89,8 +89,8 @@ class CoDivideMixin:
             return
         run.memory.warned = True
         warnings.warn(
-            f"DivideMix: a division is degenerate: {what}. A shorter warmup or a lower learning "
-            "rate may help.",
+            f"{type(self).__name__.removesuffix('Classifier')}: a division is degenerate: {what}. "
+            "A shorter warmup or a lower learning rate may help.",
             UserWarning,
             stacklevel=2,
         )
@@ -108,10 +108,13 @@ class CoDivideMixin:
         self.clean_proba_per_net_ = torch.stack(posteriors).cpu().numpy()
         return torch.stack(posteriors).mean(0)
 
-    def _guarded_evidence(self, run, logits, posteriors):
+    def _guarded_evidence(self, run, logits, posteriors, rows=slice(None)):
         """The posteriors, or where they doubt right labels the history of agreement instead; and
-        where they believe labels that the networks contradict, those below the threshold."""
-        y = run.data.y
+        where they believe labels that the networks contradict, those below the threshold.
+
+        Logits and posteriors are those of the `rows`.
+        """
+        y, agreement = run.data.y[rows], run.dynamics.agreement()[rows]
         pairs = list(zip(posteriors, logits, strict=True))
         agreements = [agreement_with_doubted(p, z, y, self.threshold) for p, z in pairs]
         contradicted = self._contradicted(run, agreements)
@@ -122,7 +125,7 @@ class CoDivideMixin:
         for p, z in pairs:
             denied = mostly_denied & (z.argmax(1) != y)
             p = torch.where(denied, p * self.threshold, p)  # in their order, but not believed
-            guarded.append(torch.where(contradicted, p, run.dynamics.agreement()))
+            guarded.append(torch.where(contradicted, p, agreement))
         return guarded
 
     def _refined_proba(self, run, logits, clean_proba):

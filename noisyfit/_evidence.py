@@ -50,7 +50,7 @@ class EvidenceMixin:
 
     def _gather_evidence(self, run, data, train_rows):
         """Set the fitted attributes that say which labels are believed."""
-        logits = torch.stack([run.evaluate(learner, data) for learner in run.learners])
+        logits = self._final_logits(run, data)
         proba = combine(logits, self.ensemble)
         clean = proba.gather(1, data.y[:, None]).squeeze(1)  # rows held out keep this
         rows = slice(None) if train_rows is None else train_rows.to(data.device)
@@ -67,6 +67,10 @@ class EvidenceMixin:
             full[rows] = values
             dynamics[name] = full.cpu().numpy()
         self.dynamics_ = dynamics
+
+    def _final_logits(self, run, data):
+        """Logits (n_networks, n, n_classes) of all rows of the fit, held out or not."""
+        return torch.stack([run.evaluate(learner, data) for learner in run.learners])
 
     def _clean_proba(self, run, logits):
         """Probability that each label of ``run.data`` is right, (n,); logits (nets, n, classes)."""

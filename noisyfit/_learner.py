@@ -96,6 +96,22 @@ class Learner:
         self.optimizers[0].add_param_group({"params": parameters} | options)
         self._base_lrs[0].append(self.optimizers[0].param_groups[-1]["lr"])
 
+    def scale_lr(self, parameters, factor):
+        """Train some `parameters` of the network with `factor` times its learning rate.
+
+        Call it before the first epoch. They form groups of their own, which follow the schedule.
+        """
+        chosen = set(parameters)
+        for optimizer, lrs in zip(self.optimizers, self._base_lrs, strict=True):
+            for group, lr in list(zip(optimizer.param_groups, lrs, strict=True)):
+                moved = [p for p in group["params"] if p in chosen]
+                if not moved:
+                    continue
+                group["params"] = [p for p in group["params"] if p not in chosen]
+                of_moved = {"params": moved, "lr": factor * group["lr"]}
+                optimizer.add_param_group(group | of_moved)
+                lrs.append(factor * lr)
+
     def keep_start(self):
         """Remember the weights, so that `restart` can return to them."""
         state = self.module.state_dict()

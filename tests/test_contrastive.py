@@ -186,15 +186,22 @@ def test_view_of_few_images(n):
 # --- SimCLRView: the draws ---
 
 
-@pytest.mark.parametrize("size", [(32, 32), (20, 90)])
-def test_boxes_have_the_distribution_of_torchvision(size):
+@pytest.mark.parametrize(
+    ("size", "scale", "ratio"),
+    [
+        ((32, 32), (0.2, 1.0), (3 / 4, 4 / 3)),
+        ((20, 90), (0.2, 1.0), (3 / 4, 4 / 3)),
+        ((64, 64), (0.02, 0.3), (0.2, 4)),
+    ],
+)
+def test_boxes_have_the_distribution_of_torchvision(size, scale, ratio):
     n = 3000
-    crop = v2.RandomResizedCrop(size, scale=(0.2, 1.0))
+    crop = v2.RandomResizedCrop(size, scale=scale, ratio=ratio)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         image = torch.empty(1, *size)
         params = [crop.make_params([image]) for _ in range(n)]
-    boxes = draw_boxes(n, *size, (0.2, 1.0), (3 / 4, 4 / 3), seeded()).numpy()
+    boxes = draw_boxes(n, *size, scale, ratio, seeded()).numpy()
     for name, ours in zip(("top", "left", "height", "width"), boxes, strict=True):
         assert ks_2samp([p[name] for p in params], ours).pvalue > 1e-3
     top, left, height, width = boxes

@@ -228,8 +228,8 @@ def test_share_of_the_lowest_scores_is_called_outliers(n, share, count):
 
 
 def test_among_equal_scores_the_earlier_rows_are_outliers_and_none_in_predict():
-    X = np.repeat(table(1, 5), 20, axis=0)
-    knn = KNNOutlierFilter(share=0.2).fit(X)
+    X = np.repeat(table(1, 5), 200, axis=0)
+    knn = KNNOutlierFilter(share=0.02).fit(X)
     assert np.flatnonzero(knn.outlier_).tolist() == [0, 1, 2, 3]
     assert (knn.predict(X) == 1).all()
 

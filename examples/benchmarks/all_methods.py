@@ -11,9 +11,7 @@ the lines that are there.
 """
 
 import argparse
-import json
 import time
-import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +19,7 @@ from typing import NamedTuple
 import joblib
 import numpy as np
 import torch
-from _timing import machine
+from _results import cell, machines, markdown, percent, read, work
 from epoch_cost import typical_cost
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
@@ -33,7 +31,11 @@ from noisyfit.modules import SmallCNN
 
 ROOT = Path(__file__).parents[2]
 BASELINE = "CrossEntropy"
-NEED_VIEWS = {"DivideMix"}  # their algorithm compares two views of a row
+NEED_VIEWS = {
+    "DivideMix",
+    "BayesianDivideMixPP",
+    "ManifoldDivideMix",
+}  # their algorithm compares two views of a row
 VARIANTS = {
     "CrossEntropyClassifier": {BASELINE: {}, "CrossEntropy + views": {"augment": "auto"}},
     "RobustLossClassifier": {
@@ -51,6 +53,10 @@ VARIANTS = {
         "MCorrection": {},
         "MCorrection, MD-DYR-SH": {"variant": "MD-DYR-SH"},
     },
+}
+VARIANTS |= {  # pre-training is what examples/benchmarks/beyond.py is about
+    name: {name.removesuffix("Classifier"): {"pretrain": None}}
+    for name in ("BayesianDivideMixPP", "ManifoldDivideMixClassifier")
 }
 NOISES = {
     "sym-0.2": ("sym_incl", 0.2, "symmetric, 20 % redrawn"),
@@ -132,10 +138,6 @@ def noisy_labels(task, X, y):
     return noise.idn(pixels, y, level, random_state=task.seed).y
 
 
-def percent(share):
-    return round(100 * float(share), 3)
-
-
 def fit(task):
     """The figures of one fit, with one thread; the test set is scored, never used to decide."""
     torch.set_num_threads(1)
@@ -167,44 +169,6 @@ def fit(task):
     }
 
 
-def record(task):
-    """One line of the file of results; a fit that fails leaves its error there."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            figures = fit(task)
-        except Exception as error:  # the other fits go on
-            figures = {"error": f"{type(error).__name__}: {error}"}
-    said = sorted({str(warning.message) for warning in caught})
-    return task._asdict() | figures | {"warnings": said, "machine": machine()}
-
-
-def read(path):
-    """{task: figures} of the fits that went well; a later line replaces an earlier one."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    results = {}
-    for line in lines:
-        figures = json.loads(line)
-        task = Task(*(figures.pop(name) for name in Task._fields))
-        if "error" not in figures:
-            results[task] = figures
-    return results
-
-
-def work(tasks, options):
-    """Run the fits in processes of one thread, and write each down when it ends."""
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    jobs = (joblib.delayed(record)(task) for task in tasks)
-    parallel = joblib.Parallel(options.workers, batch_size=1, return_as="generator_unordered")
-    with options.results.open("a") as file:
-        for i, line in enumerate(parallel(jobs), start=1):
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            what = " ".join(str(line[name]) for name in Task._fields)
-            end = line.get("error") or f"{line['last']:.1f} %, {line['seconds']:.0f} s"
-            print(f"{i}/{len(tasks)}  {what}: {end}", flush=True)
-
-
 # ---- the page --------------------------------------------------------------------------------
 
 COLUMNS = (
@@ -214,20 +178,6 @@ COLUMNS = (
     ("refined labels", "refined", 1),
     ("time", "time", 1),
 )
-
-
-def cell(values, digits):
-    """Mean and sample standard deviation; a dash where nothing was measured."""
-    if not values:
-        return "–"
-    text = f"{np.mean(values):.{digits}f}"
-    return text if len(values) == 1 else f"{text} ± {np.std(values, ddof=1):.{digits}f}"
-
-
-def markdown(header, lines):
-    """A table of strings."""
-    body = [f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *lines]]
-    return "\n".join(body)
 
 
 def with_relative_time(results):
@@ -271,7 +221,6 @@ def tables(groups, name):
 def page(results, options):
     """The whole page in Markdown."""
     groups = with_relative_time(results)
-    machines = {json.dumps(figures["machine"]): figures["machine"] for figures in results.values()}
     command = "python examples/benchmarks/all_methods.py"
     if options.precision:
         command += f" --precision {options.precision}"
@@ -280,7 +229,7 @@ def page(results, options):
         "All methods with their defaults; the same network (`SmallCNN`), SGD with a cosine "
         "schedule and batches of 64. Written by\n\n"
         f"```bash\n{command}\n```",
-        "\n".join("- " + ", ".join(f"{k} {v}" for k, v in m.items()) for m in machines.values()),
+        machines(results),
         "Mean ± standard deviation over the seeds; the column of seeds says how many. A dash: not "
         "run yet. *Last epoch* is what a user gets; *best epoch* is chosen by the test labels and "
         "is here for comparison with papers. *AUROC* says how well `clean_proba_` tells right from "
@@ -361,11 +310,11 @@ def main():
         print("\n".join(rows()))
         return
     if not options.table_only:
-        done = set() if options.again else set(read(options.results))
+        done = set() if options.again else set(read(options.results, Task))
         tasks = [task for task in wanted(options) if task not in done]
         print(f"{len(tasks)} fits to do, {len(done)} done before, {options.workers} at once")
-        work(tasks, options)
-    results = {t: row for t, row in read(options.results).items() if comparable(t, options)}
+        work(tasks, fit, options.results, options.workers)
+    results = {t: row for t, row in read(options.results, Task).items() if comparable(t, options)}
     options.doc.write_text(page(results, options))
     print(f"{len(results)} fits in {options.doc}")
 

@@ -7,6 +7,7 @@ probability that the label is right. They know no network and no labels.
 from noisyfit.mixtures._beta import BetaMixtureSplitter
 from noisyfit.mixtures._gaussian import GaussianMixtureSplitter
 from noisyfit.mixtures._history import HistorySplitter
+from noisyfit.mixtures._kinds import sample_kinds
 from noisyfit.mixtures._splitter import effective_threshold
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "GaussianMixtureSplitter",
     "HistorySplitter",
     "effective_threshold",
+    "sample_kinds",
 ]

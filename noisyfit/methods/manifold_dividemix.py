@@ -1,0 +1,511 @@
+"""Manifold DivideMix: DivideMix for wrong labels and rows of no class, with mixed embeddings."""
+
+import math
+import warnings
+from itertools import chain
+
+import numpy as np
+import torch
+from sklearn.base import TransformerMixin, clone
+from sklearn.utils.validation import check_is_fitted
+
+from noisyfit._base import BaseNoisyClassifier
+from noisyfit._checks import (
+    as_shares,
+    check_bool,
+    check_integer,
+    check_real,
+    check_splitter,
+    check_view,
+    is_auto,
+    is_one_of,
+)
+from noisyfit._co_divide import CoDivideMixin
+from noisyfit._divide import agreement_with_doubted, labelled_rows, unequal_shares
+from noisyfit._head import last_linear
+from noisyfit._learner import autocast_off
+from noisyfit._mixematch import (
+    Encoder,
+    batch_norms,
+    confident,
+    count_of,
+    farthest,
+    masked_mean,
+    mixed_loss,
+    projection_head,
+    scaled_by,
+    soft_sce,
+)
+from noisyfit._mixmatch import co_refine, unlabelled_batches
+from noisyfit._module_check import check_shape_of_view
+from noisyfit._random import spawn_seeds
+from noisyfit._run import forward_all
+from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
+from noisyfit._usual_views import strong_view
+from noisyfit.augment import beta, mixup, random_permutation
+from noisyfit.losses import (
+    class_balance_penalty,
+    cross_entropy,
+    nt_xent,
+    sce,
+    sharpen,
+    soft_cross_entropy,
+)
+from noisyfit.mixtures import GaussianMixtureSplitter, sample_kinds
+from noisyfit.outliers import KNNOutlierFilter, knn_distances
+from noisyfit.schedules import ramp
+
+_PUBLISHED_DIVISIONS = 30  # in all epochs, one in ten of 300
+_BACKBONE_LR = 0.01
+_N_PROJECTED = 128
+_MAX_ITER = 20  # of the mixture
+_NUMBERS = ("ramp_up", "lambda_u", "lambda_e", "lambda_c", "lambda_r")
+
+
+class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClassifier):
+    """x"""
+
+    def __init__(
+        self,
+        net=None,
+        *,
+        warmup="auto",
+        redivide_every="auto",
+        threshold=0.3,
+        temperature=0.5,
+        confidence=0.9,
+        alpha="auto",
+        lambda_u=100.0,
+        lambda_e=1.0,
+        lambda_c=1.0,
+        lambda_r=1.0,
+        ramp_up=16,
+        contrastive_temperature=0.05,
+        loss="sce",
+        rce="code",
+        ood_share="auto",
+        ood_initial=0.01,
+        ood_step=0.01,
+        n_neighbors=10,
+        splitter=None,
+        gmm_exclude_ood=False,
+        guards=True,
+        class_prior="auto",
+        backbone_lr="auto",
+        bn_mode="train",
+        augment="auto",
+        strong_augment="auto",
+        pretrain="auto",
+        clean_score="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.net = net
+        self.warmup = warmup
+        self.redivide_every = redivide_every
+        self.threshold = threshold
+        self.temperature = temperature
+        self.confidence = confidence
+        self.alpha = alpha
+        self.lambda_u = lambda_u
+        self.lambda_e = lambda_e
+        self.lambda_c = lambda_c
+        self.lambda_r = lambda_r
+        self.ramp_up = ramp_up
+        self.contrastive_temperature = contrastive_temperature
+        self.loss = loss
+        self.rce = rce
+        self.ood_share = ood_share
+        self.ood_initial = ood_initial
+        self.ood_step = ood_step
+        self.n_neighbors = n_neighbors
+        self.splitter = splitter
+        self.gmm_exclude_ood = gmm_exclude_ood
+        self.guards = guards
+        self.class_prior = class_prior
+        self.backbone_lr = backbone_lr
+        self.bn_mode = bn_mode
+        self.augment = augment
+        self.strong_augment = strong_augment
+        self.pretrain = pretrain
+        self.clean_score = clean_score
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check_parameters(self):
+        super()._check_parameters()
+        check_view(self.strong_augment, "strong_augment")
+        check_real(self.threshold, "threshold", 0, 1)
+        check_real(self.confidence, "confidence", 0)
+        for name in ("temperature", "contrastive_temperature"):
+            check_real(getattr(self, name), name, 0, closed="neither")
+        for name in _NUMBERS:
+            check_real(getattr(self, name), name, 0)
+        for name, names in (
+            ("loss", ("sce", "ce")),
+            ("rce", ("code", "standard")),
+            ("bn_mode", ("train", "frozen")),
+        ):
+            if not is_one_of(getattr(self, name), names):
+                raise ValueError(f"{name} must be one of {names}, got {getattr(self, name)!r}.")
+        for name in ("ood_initial", "ood_step"):
+            check_real(getattr(self, name), name, 0, 1)
+        if not (self.ood_share is None or is_auto(self.ood_share)):
+            check_real(self.ood_share, "ood_share", 0, 1, closed="left")
+        for name in ("alpha", "backbone_lr"):
+            if not is_auto(getattr(self, name)):
+                check_real(getattr(self, name), name, 0)
+        check_integer(self.n_neighbors, "n_neighbors", 1)
+        for name in ("guards", "gmm_exclude_ood"):
+            check_bool(getattr(self, name), name)
+        if not is_auto(self.warmup):
+            check_integer(self.warmup, "warmup", 0)
+        if not (self.redivide_every is None or is_auto(self.redivide_every)):
+            check_integer(self.redivide_every, "redivide_every", 1)
+        if self.splitter is not None:
+            check_splitter(self.splitter, "splitter")
+
+    # ---- start -----------------------------------------------------------------------------------
+
+    def _begin(self, run):
+        memory, (net,) = run.memory, run.learners
+        x = run.plain(next(iter(run.data.batches(2))).x.clone())
+        net.eval()
+        self._head_, memory.layer = last_linear(net.module, x)
+        if memory.layer is None:
+            raise ValueError(
+                "Manifold DivideMix mixes the input of the torch.nn.Linear that gives the logits; "
+                f"{type(net.module).__name__} does not end in one. Modules such as those of "
+                "noisyfit.modules do."
+            )
+        memory.encoder = Encoder(net.module, memory.layer)
+        is_pretrained = self._resolve_pretrain() is not None
+        of_head = set(memory.layer.parameters())
+        backbone = [p for p in net.module.parameters() if p not in of_head]
+        factor = _BACKBONE_LR if is_pretrained else 1.0
+        net.scale_lr(backbone, factor if is_auto(self.backbone_lr) else self.backbone_lr)
+        (seed,) = spawn_seeds(run.generator.initial_seed(), 1)
+        n_embedded = memory.layer.in_features
+        memory.project = projection_head(n_embedded, _N_PROJECTED, seed, run.device)
+        net.add_parameters(memory.project.parameters())
+        memory.norms = batch_norms(net.module, memory.project) if self.bn_mode == "frozen" else []
+        memory.warmup = run.last_stage = self._warmup_epochs(run)
+        memory.interval = self._interval(run.max_epochs)
+        by_default = mixing_alpha(0.5 if self._on_table else 4.0, self._shape)
+        memory.alpha = by_default if is_auto(self.alpha) else self.alpha
+        memory.prior = self._prior(run)
+        memory.strong = self._strong_view(run)
+        memory.warned = memory.warned_of_cap = False
+        memory.n_out, memory.n_divisions = 0, 0
+        memory.inside = torch.ones(len(run.data), dtype=torch.bool, device=run.device)
+        self.mixture_history_ = []
+        if is_pretrained:
+            embeddings, _ = self._measure(run, run.data)
+            self._set_aside(run, embeddings)
+
+    def _warmup_epochs(self, run):
+        n = run.max_epochs
+        if is_auto(self.warmup):
+            short = min(10, math.ceil(2 + n / 10), math.ceil(n / 3))
+            long = epochs_before_doubt(short, self._shape, run.steps_per_epoch)
+            return max(short, min(long, (3 * n) // 5))
+        if self.warmup > n:
+            raise ValueError(f"warmup={self.warmup} is longer than the training of max_epochs={n}.")
+        return self.warmup
+
+    def _interval(self, max_epochs):
+        if is_auto(self.redivide_every):
+            return max(1, round(max_epochs / _PUBLISHED_DIVISIONS))
+        return self.redivide_every or max_epochs
+
+    def _prior(self, run):
+        if self.class_prior is None:
+            return None
+        if is_auto(self.class_prior):
+            return unequal_shares(run.data.y, run.n_classes)
+        return as_shares(self.class_prior, run.n_classes, run.device)
+
+    def _strong_view(self, run):
+        view = self.strong_augment
+        if is_auto(view):
+            view = strong_view(self._shape, self._resolve_augment())
+        if view is not None:
+            check_shape_of_view(run, view, "strong_augment")
+        return view
+
+    # ---- division --------------------------------------------------------------------------------
+
+    def _measure(self, run, data):
+        """Embeddings (n, n_embedded) and logits (n, n_classes) of un-augmented rows, in one pass."""
+        (net,), layer = run.learners, run.memory.layer
+        net.eval()
+        embeddings = forward_all(run.memory.encoder, data, run.constants, layer.in_features)
+        with torch.no_grad(), autocast_off(run.device):
+            return embeddings, layer(embeddings)
+
+    def _set_aside(self, run, embeddings):
+        """Keep for training all rows but those far from their neighbours."""
+        memory = run.memory
+        distance = knn_distances(embeddings, self.n_neighbors)
+        memory.n_out = self._n_out(run, distance)
+        memory.inside = ~farthest(distance, memory.n_out)
+        return distance
+
+    def _n_out(self, run, distance):
+        """How many rows are set aside after this many divisions."""
+        n, memory = len(distance), run.memory
+        if n < 3:
+            return 0
+        wanted = count_of(self.ood_initial, n) + memory.n_divisions * count_of(self.ood_step, n)
+        if is_auto(self.ood_share):
+            wanted = min(wanted, count_of(0.10, n))
+        elif self.ood_share is not None:
+            wanted = min(wanted, count_of(self.ood_share, n))
+        most = max(0, n - 2 * max(run.batch_size // 2, run.n_classes))
+        if wanted > most and not is_auto(self.ood_share):
+            self._warn_of_cap(run, most)
+        return min(wanted, most)
+
+    def _warn_of_cap(self, run, most):
+        if run.memory.warned_of_cap:
+            return
+        run.memory.warned_of_cap = True
+        warnings.warn(
+            f"Manifold DivideMix: no more than {most} of {len(run.data)} rows are set aside, so that "
+            "batches and classes can be filled.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def _divide(self, run, epoch):
+        memory, y = run.memory, run.data.y
+        embeddings, logits = self._measure(run, run.data)
+        if not torch.isfinite(logits).all():
+            raise ValueError(
+                f"The losses of the network are not finite in epoch {epoch + 1}; lower net__lr or "
+                "set net__gradient_clip."
+            )
+        run.observe(torch.arange(len(y), device=run.device), logits)
+        memory.n_divisions += 1
+        self._set_aside(run, embeddings)
+        fitted = memory.inside if self.gmm_exclude_ood else slice(None)
+        _, clean, mixture = self._clean_posterior(run, logits, y, fitted)
+        self.mixture_history_.append({"epoch": epoch + 1, "net": 1} | mixture)
+        rows = memory.inside.nonzero().squeeze(1)
+        agreement = agreement_with_doubted(clean[rows], logits[rows], y[rows], self.threshold)
+        ((_, believed),) = self._guarded(run, [(rows, clean[rows], agreement)])
+        memory.clean = clean.index_copy(0, rows, believed)
+        size = max(1, run.batch_size // 2)
+        labelled = labelled_rows(believed, self.threshold, max(run.n_classes, size))
+        memory.labelled, memory.unlabelled = rows[labelled], rows[~labelled]
+
+    def _clean_posterior(self, run, logits, y, fitted):
+        """Scaled losses (n,), posterior that each label is right (n,), the mixture's record.
+
+        The scale and the mixture are those of the `fitted` rows.
+        """
+        losses = cross_entropy(logits, y)
+        losses = scaled_by(losses, losses[fitted])
+        if not losses[fitted].any():
+            self._warn(run, "the losses are constant, so that every label is believed")
+            return losses, torch.ones_like(losses), {}
+        by_default = GaussianMixtureSplitter(normalize=None, max_iter=_MAX_ITER)
+        splitter = clone(self.splitter or by_default)
+        splitter.fit_tensor(losses[fitted])
+        return losses, splitter.transform_tensor(losses), splitter.components()
+
+    # ---- training --------------------------------------------------------------------------------
+
+    def _train_epoch(self, run, epoch):
+        memory = run.memory
+        past = epoch - memory.warmup
+        if past >= 0 and past % memory.interval == 0:
+            self._divide(run, epoch)
+        self._to_training(run)
+        if past < 0:
+            self._warm_up(run, epoch)
+        else:
+            self._semi_supervised_epoch(run, epoch)
+        run.log(n_out=memory.n_out)
+
+    def _to_training(self, run):
+        (net,) = run.learners
+        net.train()
+        for layer in run.memory.norms:
+            layer.eval()
+
+    def _warm_up(self, run, epoch):
+        (net,) = run.learners
+        for batch, _ in run.train_batches(epoch):
+            logits = net(run.view(batch.x))
+            run.observe(batch.index, logits)
+            losses = self._given_loss(logits, batch.y)
+            if not run.memory.n_out:
+                run.step(losses.mean())
+                continue
+            inside = run.memory.inside[batch.index]
+            run.step(masked_mean(losses, inside), skip=~inside.any())
+
+    def _given_loss(self, logits, y):
+        return sce(logits, y, alpha=1.0) if self.loss == "sce" else cross_entropy(logits, y)
+
+    def _labelled_loss(self, logits, target):
+        if self.loss == "ce":
+            return soft_cross_entropy(logits, target)
+        return soft_sce(logits, target, self.rce)
+
+    def _semi_supervised_epoch(self, run, epoch):
+        memory = run.memory
+        size = max(1, run.batch_size // 2)
+        x_rows = memory.labelled
+        run.log(n_labelled=len(x_rows))
+        n_batches = math.ceil(len(x_rows) / size)
+        n_ramp = len(x_rows) // size + 1  # N_b
+        weights = beta(memory.alpha, n_batches, run.rng).tolist()
+        unlabelled = unlabelled_batches(run, memory.unlabelled, size, n_batches)
+        labelled = run.train_batches(epoch, run.shuffled(x_rows), size)
+        for b, (batch, _) in enumerate(labelled):
+            rise = ramp(epoch + b / n_ramp, memory.warmup, self.ramp_up)
+            lam = max(weights[b], 1 - weights[b])
+            run.step(self._batch_loss(run, batch, next(unlabelled), lam, rise))
+
+    def _batch_loss(self, run, batch, batch_u, lam, rise):
+        net, memory = run.learners[0], run.memory
+        parts = [batch] if batch_u is None else [batch, batch_u]
+        n_labelled = 2 * len(batch.y)
+        with torch.no_grad():
+            target, weight = self._targets(run, net, batch, parts)
+            x = torch.cat([run.view(part.x, memory.strong) for part in parts for _ in range(2)])
+            partner = random_permutation(len(x), run.generator)
+            target, weight = mixup(target, lam, partner), mixup(weight, lam, partner)
+        self._to_training(run)
+        lambda_u = self.lambda_u * rise
+        loss = 0.0
+        embedded = x if self.lambda_e else x[n_labelled:]
+        contrasts = bool(self.lambda_c) and batch_u is not None
+        if self.lambda_e or contrasts:
+            v = net.forward(memory.encoder, embedded)
+        if contrasts:
+            first, second = memory.project(v[-2 * len(batch_u.y) :]).chunk(2)
+            losses = nt_xent(first, second, self.contrastive_temperature)
+            loss = loss + self.lambda_c * losses.mean()
+        of_both = (target, weight, n_labelled, self._labelled_loss, lambda_u)
+        if self.lambda_e:
+            z = net.forward(memory.layer, mixup(v, lam, partner))
+            loss = loss + self.lambda_e * mixed_loss(z, *of_both)
+        logits = net(mixup(x, lam, partner))
+        loss = loss + mixed_loss(logits, *of_both)
+        return loss + self.lambda_r * class_balance_penalty(logits, memory.prior)
+
+    def _targets(self, run, net, batch, parts):
+        """Targets (n_rows, n_classes) and weights (n_rows,) of two views of each row."""
+        views = torch.cat([run.view(part.x) for part in parts for _ in range(2)])
+        net.eval()
+        p = net(views).softmax(1).split([2 * len(part.y) for part in parts])
+        guesses = [sum(of_part.chunk(2)) / 2 for of_part in p]
+        clean = run.memory.clean[batch.index]
+        target = [co_refine(batch.y, guesses[0], clean, self.temperature)] * 2
+        weight = [torch.ones_like(clean)] * 2
+        for guess in guesses[1:]:
+            q = sharpen(guess, self.temperature)
+            target += [q] * 2
+            weight += [confident(q, self.confidence)] * 2
+        return torch.cat(target), torch.cat(weight)
+
+    # ---- evidence --------------------------------------------------------------------------------
+
+    def _gather_evidence(self, run, data, train_rows):
+        memory = run.memory
+        all_rows = torch.arange(len(data), device=run.device)
+        rows = all_rows if train_rows is None else train_rows.to(run.device)
+        embeddings, logits = self._measure(run, data)
+        scores, inside = self._final_outliers(run, embeddings, rows)
+        fitted = rows[memory.inside] if self.gmm_exclude_ood else rows
+        losses, clean, mixture = self._clean_posterior(run, logits, data.y, fitted)
+        record = {"epoch": len(run.history) + 1, "net": 1}
+        self.mixture_history_.append(record | mixture)
+        memory.logits, memory.clean = logits, clean[rows]
+        super()._gather_evidence(run, data, train_rows)
+        self.losses_ = losses[rows][None].cpu().numpy()
+        self.ood_score_, self.in_distribution_ = scores.cpu().numpy(), inside.cpu().numpy()
+        self.gmm_clean_proba_ = clean.cpu().numpy().astype(np.float64).clip(0, 1)
+        self.clean_proba_[~self.in_distribution_] = 0.0  # of rows held out too
+        self.noise_rate_ = float(1 - self.clean_proba_.mean())
+        self.sample_kind_ = sample_kinds(self.clean_proba_, self.in_distribution_, self.threshold)
+
+    def _final_outliers(self, run, embeddings, rows):
+        """Scores and membership (n,) of all rows, of which those at `rows` were trained on."""
+        own = embeddings[rows]
+        distance = knn_distances(own, self.n_neighbors)
+        run.memory.inside = inside = ~farthest(distance, run.memory.n_out)
+        self._neighbours_ = KNNOutlierFilter(self.n_neighbors, share=0.0)
+        self._neighbours_.fit(own[inside].cpu().numpy())
+        of_own = torch.exp(-distance).clamp_min(torch.finfo(distance.dtype).tiny)
+        held = torch.ones(len(embeddings), dtype=torch.bool, device=run.device)
+        held[rows] = False
+        scores, kept = embeddings.new_zeros(len(embeddings)), ~held
+        scores[rows], kept[rows] = of_own, inside
+        if held.any():
+            of_held = self._neighbours_.transform(embeddings[held].cpu().numpy())[:, 0]
+            scores[held] = torch.from_numpy(of_held).to(scores)
+            kept[held] = scores[held] >= of_own[inside].min() if run.memory.n_out else True
+        return scores, kept
+
+    def _final_logits(self, run, data):
+        return run.memory.logits[None]
+
+    def _clean_proba(self, run, logits):
+        return torch.where(run.memory.inside, super()._clean_proba(run, logits), 0.0)
+
+    def _posterior(self, run, logits):
+        clean, rows = run.memory.clean.clone(), run.memory.inside.nonzero().squeeze(1)
+        if self.guards:
+            (clean[rows],) = self._guarded_evidence(run, logits[:, rows], [clean[rows]], rows)
+        return clean
+
+    # ---- prediction ------------------------------------------------------------------------------
+
+    def transform(self, X):
+        """Embed rows as they are, in evaluation mode.
+
+        Parameters
+        ----------
+        X : like the `X` of `fit`
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_embedded), float32
+            What the last layer of the network is fed.
+        """
+        check_is_fitted(self)
+        module = self.nets_[0].module_.eval()
+        layer = module.get_submodule(self._head_)
+        data = self._data_to_predict(X)
+        constants = self._input_scale_.constants(data.device)
+        encoder = Encoder(module, layer)
+        return forward_all(encoder, data, constants, layer.in_features).cpu().numpy()
+
+    def predict_ood(self, X):
+        """How typical rows are of the training rows in distribution.
+
+        Parameters
+        ----------
+        X : like the `X` of `fit`
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), float32
+            ``exp(-d)`` with the mean distance `d` of the embedding to its nearest neighbours among
+            those rows, in (0, 1], small for rows of no class. A training row is not its own
+            neighbour.
+        """
+        return self._neighbours_.transform(self.transform(X))[:, 0]
+
+    @property
+    def _n_features_out(self):
+        return self.nets_[0].module_.get_submodule(self._head_).in_features
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []
+        return tags
