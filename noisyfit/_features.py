@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from noisyfit._inputs import validate_X
+from noisyfit._monte_carlo import without_masks
 from noisyfit._run import forward_all
 
 __all__ = ["penultimate_features"]
@@ -58,7 +59,7 @@ def penultimate_features(estimator, X, net=0):
     source, device = validate_X(estimator, X, reset=False), torch.device(net.device)
     data = estimator._as_data(source, None, device, net)
     constants = estimator._input_scale_.constants(device)
-    module, recorder = net.module_.eval(), _LastLinear()
+    module, recorder = without_masks(net.module_).eval(), _LastLinear()
     with ExitStack() as stack:
         if "torch._dynamo" in sys.modules:  # slow to import, and without it nothing is compiled
             stack.enter_context(torch.compiler.set_stance("force_eager"))  # deaf to new hooks

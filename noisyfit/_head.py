@@ -20,12 +20,14 @@ def inputs_of(layer):
 def last_linear(module, x):
     """Name and layer of the linear layer whose output are the logits of `module`.
 
-    `module` is tried on the batch `x` in its present mode, past what may be compiled of it.
-    (None, None) if it ends otherwise.
+    `module` is tried on the batch `x` in its present mode, past what may be compiled of it. The
+    name is empty if it is the layer itself; (None, None) if it ends otherwise.
     """
     for name, layer in reversed(list(module.named_modules())):
         if not isinstance(layer, nn.Linear):
             continue
+        if layer is module:  # `forward` calls no hooks of its own
+            return name, layer
         with torch.no_grad(), inputs_of(layer) as received:
             logits = module.forward(x)
         if len(received) != 1 or received[0].ndim != 2:

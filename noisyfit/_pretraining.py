@@ -32,15 +32,20 @@ def start_pretrained(pretrain, run, net, shape, seed):
     `net` is what they were built from, `shape` that of a row and `seed` that of a training.
     """
     x = run.plain(next(iter(run.data.batches(32))).x.clone())
-    layers = [below_head(learner.module, x) for learner in run.learners]
+    modules = [learner.module for learner in run.learners]
+    layers = [below_head(module, x)[1] for module in modules]
+
+    def matched(state):
+        return [match(m, keys, state) for m, keys in zip(modules, layers, strict=True)]
+
     if hasattr(pretrain, "encoder_"):
         state = pretrain.encoder_.state_dict()
     elif hasattr(pretrain, "encoder_for"):
-        state = pretrain.encoder_for(run, net, shape, seed).state_dict()
+        state = pretrain.encoder_for(run, net, shape, seed, check=matched).state_dict()
     else:
         state = given_state(pretrain)
-    for learner, (_, wanted) in zip(run.learners, layers, strict=True):
-        load(learner.module, wanted, state)
+    for module, entries in zip(modules, matched(state), strict=True):
+        module.load_state_dict(entries, strict=False)
 
 
 def below_head(module, x):
@@ -52,27 +57,34 @@ def below_head(module, x):
     keys = [] if name is None else [k for k in module.state_dict() if not k.startswith(f"{name}.")]
     if not name or not keys:
         raise ValueError(
-            f"pretrain starts the layers below the last torch.nn.Linear; {type(module).__name__} "
-            "does not end in one, or has none below it. Modules such as those of noisyfit.modules "
-            "do."
+            "Pre-training is for the layers below the last torch.nn.Linear; "
+            f"{type(module).__name__} does not end in one, or has none below it. Modules such as "
+            "those of noisyfit.modules do."
         )
     return name, keys
 
 
 def given_state(pretrain):
-    """State dict of a module, of itself, or from a file."""
+    """Tensors by name, of a module, of a state dict, or from a file."""
     if isinstance(pretrain, nn.Module):
         return pretrain.state_dict()
-    if isinstance(pretrain, Mapping):
-        return pretrain
-    state = torch.load(pretrain, map_location="cpu", weights_only=True)
+    state = pretrain if isinstance(pretrain, Mapping) else read(pretrain)
+    return {k: v for k, v in state.items() if isinstance(k, str) and torch.is_tensor(v)}
+
+
+def read(path):
+    """The state dict in a file."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, whatever the file is
+        raise ValueError(f"pretrain: {path} holds no state dict.") from error
     if not isinstance(state, Mapping):
-        raise ValueError(f"pretrain: {pretrain} holds no state dict.")
+        raise ValueError(f"pretrain: {path} holds no state dict.")
     return state
 
 
-def load(module, wanted, state):
-    """Put the entries of `state` that belong to the keys `wanted` into `module`."""
+def match(module, wanted, state):
+    """Entries of `state` under the keys `wanted` of `module`; refused if they do not fit."""
     own = module.state_dict()
     theirs, ours = prefixes(wanted, state)
     found = {k: state.get(theirs + k.removeprefix(ours)) for k in wanted}
@@ -86,7 +98,7 @@ def load(module, wanted, state):
                 f"pretrain holds another network than {type(module).__name__}: {key!r} has shape "
                 f"{tuple(value.shape)}, not {tuple(own[key].shape)}."
             )
-    module.load_state_dict({k: v for k, v in found.items() if v is not None}, strict=False)
+    return {k: v for k, v in found.items() if v is not None}
 
 
 def prefixes(wanted, state):

@@ -3,7 +3,12 @@
 from numbers import Integral
 
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    clone,
+)
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -13,6 +18,7 @@ from noisyfit._checks import check_real, is_auto
 from noisyfit._data import as_data
 from noisyfit._inputs import InputScale, validate_X
 from noisyfit._learner import Learner
+from noisyfit._module_check import check_shape_of_view
 from noisyfit._network import Network, build_net, check_net, resolve_device
 from noisyfit._pretraining import below_head
 from noisyfit._random import draw_seed, own_generators, seeded_start, spawn_seeds
@@ -24,7 +30,7 @@ from noisyfit.schedules import Cosine
 __all__ = ["SimCLR"]
 
 
-class SimCLR(TransformerMixin, BaseEstimator):
+class SimCLR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Learn features without labels: two views of a row agree, those of other rows do not.
 
     A network embeds two random views of every row of a batch, and a small projection head maps
@@ -37,9 +43,10 @@ class SimCLR(TransformerMixin, BaseEstimator):
     net : Network or other skorch net, optional
         How the network is trained. Cloned, never trained in place. The module is a classifier,
         whose last layer is set aside; ``"auto"`` is that of the method in ``pretrain=``, else
-        chosen by the shape of `X`. By default ``Network(max_epochs=100, batch_size=512, lr=0.5,
-        lr_schedule=Cosine(1e-3, warmup=10), optimizer__weight_decay=1e-4)``. Published: 1000
-        epochs in batches of 1024. For less data take fewer epochs rather than smaller batches.
+        chosen by the shape of `X`. Its ``train_split`` is not used. By default
+        ``Network(max_epochs=100, batch_size=512, lr=0.5, lr_schedule=Cosine(1e-3, warmup=10),
+        optimizer__weight_decay=1e-4)``. Published: 1000 epochs in batches of 1024. For less data
+        take fewer epochs rather than smaller batches.
     temperature : float, default=0.5
         Divides the similarities.
     base_temperature : float, optional
@@ -172,11 +179,11 @@ class SimCLR(TransformerMixin, BaseEstimator):
             built = build_net(net, self._input_scale_.shape, 2, device, start)
             self._train(built, data, constants, self._input_scale_.shape, (start, loop))
 
-    def encoder_for(self, run, net, shape, seed):
+    def encoder_for(self, run, net, shape, seed, check):
         """Train on the rows of a `Run` and return the encoder for a method with this `net`.
 
-        `shape` is that of a row and `seed` is used without a ``random_state``. The transformer
-        itself stays as it is.
+        `shape` is that of a row and `seed` is used without a ``random_state``. `check` raises,
+        before training, if it cannot use the state dict. The transformer itself stays as it is.
         """
         worker = clone(self)
         own = worker._checked_net()
@@ -187,7 +194,7 @@ class SimCLR(TransformerMixin, BaseEstimator):
             seed = draw_seed(self.random_state)
         start, loop = spawn_seeds(seed, 2)
         built = build_net(own, shape, run.n_classes, run.device, start)
-        worker._train(built, run.data, run.constants, shape, (start, loop))
+        worker._train(built, run.data, run.constants, shape, (start, loop), check)
         return worker.encoder_
 
     def _checked_net(self):
@@ -200,17 +207,22 @@ class SimCLR(TransformerMixin, BaseEstimator):
             raise TypeError(f"view must be 'auto' or a callable (x, generator), got {self.view!r}.")
         return _default_net() if self.net is None else check_net(self.net)
 
-    def _train(self, net, data, constants, shape, seeds):
+    def _train(self, net, data, constants, shape, seeds, check=None):
         start, loop = seeds
         device = data.device
         learner = Learner(net, device, torch.Generator(device).manual_seed(loop))
         learner.check_callbacks(has_validation=False)
-        run = Run([learner], data, constants, self._resolve_view(shape), 1, loop)
+        view = self._resolve_view(shape)
+        run = Run([learner], data, constants, view, 1, loop)
         module = learner.module
         x = run.plain(next(iter(data.batches(32))).x.clone())
-        head, _ = below_head(module, x)
+        check_shape_of_view(run, view, "view")
+        with seeded_start(start):  # lazy layers take their start here
+            head, _ = below_head(module, x)
         width = module.get_submodule(head).in_features
         module.set_submodule(head, nn.Identity())
+        if check is not None:
+            check(module.state_dict())
         with seeded_start(start):
             project = nn.Sequential(
                 *(nn.Linear(width, width), nn.ReLU()), nn.Linear(width, self.n_projected)
@@ -262,13 +274,19 @@ class SimCLR(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         source = validate_X(self, X, reset=False)
         device = next(self.encoder_.parameters()).device
-        data = as_data(source, None, self._input_scale_, device, _default_net())
+        net = _default_net() if self.net is None else self.net
+        data = as_data(source, None, self._input_scale_, device, net)
         constants = self._input_scale_.constants(device)
         return forward_all(self.encoder_.eval(), data, constants, self._width_).cpu().numpy()
 
     @property
     def _n_features_out(self):
         return self._width_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
 
 
 def _default_net():

@@ -117,6 +117,11 @@ def split(distance, n_outliers):
     return mask, -float(distance[worst[n_outliers - 1 : n_outliers + 1]].mean())
 
 
+def as_tensor(X):
+    """Copy of an array, which may be read-only or have negative strides."""
+    return torch.from_numpy(np.array(X, order="C"))
+
+
 class KNNOutlierFilter(OutlierMixin, TransformerMixin, BaseEstimator):
     """Score rows by how close their nearest neighbours are, and set the most atypical ones aside.
 
@@ -235,21 +240,23 @@ class KNNOutlierFilter(OutlierMixin, TransformerMixin, BaseEstimator):
         self : object
             The fitted filter.
         """
-        self._fit(validate_data(self, X, dtype=_DTYPES))
+        self._fit(X)
         return self
 
     def _fit(self, X):
-        """Mean distances (n_samples,) in a checked table, of which everything is kept."""
+        """Fit; returns the mean distances (n_samples,) and the dtype of the checked table."""
+        resolve_device(self.device)  # refuses before anything is set
+        X = validate_data(self, X, dtype=_DTYPES)
         n, n_features = X.shape
         self.metric_ = resolve_metric(self.metric, n_features)
         self.n_neighbors_ = min(self.n_neighbors, n - 1) if n > 2 else 0
-        x = torch.from_numpy(np.array(X, order="C"))
+        x = as_tensor(X)
         self._space = space_of(x, self.metric_)
         self._points = self._space.points(x)
         distance = self._distance(self._points, self.n_neighbors_, themselves=True)
         self.score_ = self._score(distance)
         self.outlier_, self.offset_ = split(distance, number_of_outliers(n, self.share))
-        return distance
+        return distance, X.dtype
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X, y=None):
@@ -267,8 +274,7 @@ class KNNOutlierFilter(OutlierMixin, TransformerMixin, BaseEstimator):
         ndarray of shape (n_samples, 1)
             ``score_`` as a column.
         """
-        X = validate_data(self, X, dtype=_DTYPES)
-        return self._score(self._fit(X), X.dtype)[:, None]
+        return self._score(*self._fit(X))[:, None]
 
     def fit_predict(self, X, y=None):
         """Call the most atypical rows of `X` outliers.
@@ -370,10 +376,8 @@ class KNNOutlierFilter(OutlierMixin, TransformerMixin, BaseEstimator):
         return validate_data(self, X, dtype=_DTYPES, reset=False)
 
     def _distance_of_new(self, X):
-        k = self.n_neighbors_
-        return self._distance(
-            self._space.points(torch.from_numpy(np.array(X, order="C"))), k + 1 if k else 0
-        )
+        k = self.n_neighbors_ + 1 if self.n_neighbors_ else 0
+        return self._distance(self._space.points(as_tensor(X)), k)
 
     def _distance(self, queries, k, themselves=False):
         """Mean distances of points on the host, as a float64 array."""
@@ -391,6 +395,9 @@ class KNNOutlierFilter(OutlierMixin, TransformerMixin, BaseEstimator):
     def _score(self, distance, dtype=np.float64):
         score = np.exp(-self.t * distance).astype(dtype)
         return np.maximum(score, np.finfo(dtype).tiny)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "offset_")  # set last
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -176,6 +176,25 @@ def test_view_keeps_its_input_and_reads_no_value_back():
     assert (out.shape, out.dtype) == (x.shape, torch.uint8)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+def test_view_on_an_accelerator_is_that_of_the_host_and_waits_for_nothing():
+    x, view = images((40, 3, 16, 16)), SimCLRView()
+    draws = view.draw(40, 16, 16, seeded())
+    off = gap(simclr_view(x.cuda(), draws).cpu(), simclr_view(x, draws))
+    assert (off > 1).float().mean() < 1e-3
+    generator = torch.Generator("cuda").manual_seed(0)
+    there = x.cuda()
+    view(there, generator)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        first, second = view(there, generator), view(there, generator)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert not torch.equal(first, second)
+    again = view(there, torch.Generator("cuda").manual_seed(0))
+    assert torch.equal(again, view(there, generator.manual_seed(0)))
+
+
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_view_of_few_images(n):
     x = images((6, 3, 5, 7))[:n]

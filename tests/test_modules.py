@@ -8,7 +8,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from noisyfit.modules import CNN9, MLP, PreActResNet18, SmallCNN, TorchvisionBackbone
+from noisyfit.modules import (
+    CNN9,
+    MLP,
+    EncoderClassifier,
+    PreActResNet18,
+    SmallCNN,
+    TorchvisionBackbone,
+)
 
 RESNET18 = "resnet18"
 BACKBONES = [
@@ -23,14 +30,23 @@ BACKBONES = [
     "swin_t",
 ]
 
+
+def encoder():
+    """An embedding of images (2, 9, 7) with two axes."""
+    return nn.Sequential(nn.Conv2d(2, 3, 3, stride=2), nn.ReLU(), nn.AvgPool2d((2, 3)))
+
+
 # name: (module, shape of one row)
 NETWORKS = {
     "MLP": (lambda **kw: MLP(6, 5, hidden=(16, 8), **kw), (6,)),
     "SmallCNN": (lambda **kw: SmallCNN((2, 9, 7), 5, **kw), (2, 9, 7)),
     "CNN9": (lambda dropout=0.25: CNN9(1, 5, dropout), (1, 28, 28)),
-    "PreActResNet18": (lambda: PreActResNet18(2, 5, width=4), (2, 9, 7)),
+    "PreActResNet18": (lambda dropout=0.0: PreActResNet18(2, 5, 4, dropout), (2, 9, 7)),
+    "EncoderClassifier": (lambda: EncoderClassifier(encoder(), 6, 5), (2, 9, 7)),
     "TorchvisionBackbone": (lambda: TorchvisionBackbone(RESNET18, 5, in_channels=1), (1, 33, 40)),
 }
+
+WITH_DROPOUT = ["MLP", "SmallCNN", "CNN9", "PreActResNet18"]
 
 
 def seeded(seed=0):
@@ -80,7 +96,7 @@ def test_network_passes_gradients_to_every_parameter(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_without_dropout_draws_nothing(name):
-    settings = {"dropout": 0.0} if name in ("MLP", "SmallCNN", "CNN9") else {}
+    settings = {"dropout": 0.0} if name in WITH_DROPOUT else {}
     net, x = build(name, **settings)
     before = torch.get_rng_state()
     net.train()(x)
@@ -88,7 +104,7 @@ def test_network_without_dropout_draws_nothing(name):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["MLP", "SmallCNN", "CNN9"])
+@pytest.mark.parametrize("name", WITH_DROPOUT)
 def test_network_with_dropout_draws_in_training_only(name):
     net, x = build(name, dropout=0.5)
     with torch.random.fork_rng(), torch.no_grad():
@@ -98,7 +114,7 @@ def test_network_with_dropout_draws_in_training_only(name):
         assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["MLP", "SmallCNN", "CNN9"])
+@pytest.mark.parametrize("name", WITH_DROPOUT)
 def test_network_keeps_its_state_keys_whatever_the_dropout(name):
     without, _ = build(name, dropout=0.0)
     with_dropout, _ = build(name, dropout=0.5, seed=1)
@@ -259,6 +275,44 @@ def test_preact_resnet18_equals_its_formula():
     assert_allclose(net.features(x).detach(), expected.detach(), rtol=1e-9, atol=1e-9)
 
 
+def test_preact_resnet18_drops_what_the_first_convolution_of_late_blocks_sees():
+    """Two blocks in each of four stages; shortcuts stay whole."""
+    net = PreActResNet18(2, 5, width=4, dropout=0.3)
+    blocks = [block for block in net.body if hasattr(block, "conv1")]
+    rates = [getattr(block.dropout, "p", 0) for block in blocks]
+    assert rates == [0, 0, 0, 0, 0.3, 0.3, 0.3, 0.3]
+    block = blocks[4].train()
+    x, seen = torch.randn(3, 8, 5, 5, generator=seeded()), {}
+    for name in ("conv1", "shortcut"):
+        layer = getattr(block, name)
+        layer.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0]}))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        block(x)
+    activated = norm_relu(x, block.norm1)
+    assert_allclose(seen["shortcut"].detach(), activated.detach(), atol=1e-5)
+    dropped = (seen["conv1"] == 0) & (activated > 0)
+    assert 0.2 < dropped.sum() / (activated > 0).sum() < 0.4
+    kept = seen["conv1"][~dropped].detach()
+    assert_allclose(kept, activated[~dropped].detach() / 0.7, atol=1e-5)
+
+
+def test_preact_resnet18_without_dropout_is_bit_equal_to_one_whose_dropout_is_off():
+    (plain, x), (dropping, _) = build("PreActResNet18"), build("PreActResNet18", dropout=0.5)
+    assert torch.equal(plain.eval()(x), dropping.eval()(x))
+
+
+def test_encoder_classifier_copies_its_encoder_and_flattens_what_it_makes():
+    own = encoder()
+    one, two = (EncoderClassifier(own, 6, 5) for _ in range(2))
+    x = torch.randn(3, 2, 9, 7, generator=seeded())
+    assert torch.equal(one.features(x), own(x).flatten(1))
+    with torch.no_grad():
+        one.body[0][0].weight.zero_()
+    assert own[0].weight.any()
+    assert torch.equal(two.features(x), own(x).flatten(1))
+
+
 def test_preact_resnet18_on_a_cifar_image_costs_the_published_multiplications():
     net = on_meta(PreActResNet18)
     with FlopCounterMode(display=False) as counter:
@@ -406,6 +460,9 @@ def test_backbone_of_a_network_that_cannot_be_adapted_raises(name):
         (lambda: CNN9(0, 10), ValueError, "in_channels == 0"),
         (lambda: CNN9(1, 10, dropout=-0.1), ValueError, "dropout probability"),
         (lambda: PreActResNet18(width=0), ValueError, "width == 0"),
+        (lambda: PreActResNet18(dropout=-0.1), ValueError, "dropout probability"),
+        (lambda: EncoderClassifier(encoder(), 0, 5), ValueError, "n_embedded == 0"),
+        (lambda: EncoderClassifier(encoder(), 6, 2.0), TypeError, "n_classes must be an instance"),
         (lambda: TorchvisionBackbone(RESNET18, 0), ValueError, "n_classes == 0"),
     ],
 )

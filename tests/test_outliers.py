@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
@@ -19,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 
 from noisyfit import _neighbours
-from noisyfit.outliers import KNNOutlierFilter, knn_distances, knn_scores
+from noisyfit.outliers import KNNOutlierFilter, knn_distances, knn_scores, split
 
 from .test_common import run_checks
 
@@ -228,10 +229,12 @@ def test_share_of_the_lowest_scores_is_called_outliers(n, share, count):
 
 
 def test_among_equal_scores_the_earlier_rows_are_outliers_and_none_in_predict():
-    X = np.repeat(table(1, 5), 200, axis=0)
-    knn = KNNOutlierFilter(share=0.02).fit(X)
+    X = np.repeat(table(1, 5), 20, axis=0)
+    knn = KNNOutlierFilter(share=0.2).fit(X)
     assert np.flatnonzero(knn.outlier_).tolist() == [0, 1, 2, 3]
     assert (knn.predict(X) == 1).all()
+    mask, _ = split(np.tile([0.0, 1.0, 0.5], 400), 100)
+    assert np.flatnonzero(mask).tolist() == [1 + 3 * i for i in range(100)]
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -362,5 +365,8 @@ def test_filter_documents_every_parameter_and_fitted_attribute():
 )
 def test_filter_with_a_bad_parameter_says_which_and_what_is_allowed(params, message):
     for call in ("fit", "fit_transform", "fit_predict"):
+        knn = KNNOutlierFilter(**params)
         with pytest.raises(ValueError, match=message):
-            getattr(KNNOutlierFilter(**params), call)(table(30, 3))
+            getattr(knn, call)(table(30, 3))
+        with pytest.raises(NotFittedError):
+            knn.predict(table(30, 3))

@@ -1,5 +1,7 @@
 """Schedules at the epochs that the papers name."""
 
+from itertools import pairwise
+
 import pytest
 
 from noisyfit.schedules import (
@@ -33,6 +35,31 @@ def test_step_multiplies_from_each_milestone_on():
 def test_cosine_falls_along_half_a_wave():
     assert [Cosine()(e, 100) for e in (0, 50)] == pytest.approx([1, 0.5])
     assert Cosine(final=0.1)(100, 100) == pytest.approx(0.1)
+
+
+def test_cosine_first_rises_to_its_curve_in_equal_steps():
+    plain, warm = Cosine(1e-3), Cosine(1e-3, warmup=10)
+    rates = [warm(e, 1000) for e in range(1000)]
+    steps = [b - a for a, b in pairwise([0, *rates[:11]])]
+    assert steps == pytest.approx([plain(10, 1000) / 11] * 11)
+    assert rates[10:] == [plain(e, 1000) for e in range(10, 1000)]
+    assert max(rates) == rates[10]
+
+
+@pytest.mark.parametrize(("max_epochs", "warmup"), [(1, 0), (2, 1), (3, 1), (12, 6), (40, 10)])
+def test_cosine_rises_in_half_of_the_epochs_at_most(max_epochs, warmup):
+    rates = [Cosine(warmup=10)(e, max_epochs) for e in range(max_epochs)]
+    assert rates[warmup:] == [Cosine()(e, max_epochs) for e in range(warmup, max_epochs)]
+    assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
+    assert rates[0] == pytest.approx(rates[warmup] / (warmup + 1))
+    assert max(rates) == rates[warmup] > 0
+
+
+@pytest.mark.parametrize("params", [{"warmup": -1}, {"warmup": 2.5}, {"final": -0.1}])
+def test_cosines_that_cannot_be_are_refused(params):
+    (name,) = params
+    with pytest.raises((ValueError, TypeError), match=name):
+        Cosine(**params)
 
 
 def test_restarts_of_elr_repeat_half_a_wave_every_ten_epochs():

@@ -211,8 +211,8 @@ def page(results):
         "# Beyond DivideMix",
         f"{size}, {first.epochs} epochs, crops and mirror images for everybody. Pre-training is "
         f"SimCLR on the same images without labels, {first.pretraining_epochs} epochs, "
-        f"{cell([row['seconds'] for row in encoders], 0)} s; a linear classifier that is trained on "
-        f"its features and the true labels reaches {cell([row['last'] for row in encoders], 1)} %. "
+        f"{cell([row['seconds'] for row in encoders], 0)} s; a linear classifier that is trained "
+        f"on its features and the true labels reaches {cell([row['last'] for row in encoders], 1)} %. "
         "Written by\n\n```bash\npython examples/benchmarks/beyond.py\n```",
         machines(results),
         "Mean ± standard deviation over the seeds; the column of seeds says how many. The AUROC of "

@@ -196,9 +196,9 @@ def draw_boxes(n, height, width, scale, ratio, generator):
 def central_box(height, width, ratio):
     """Height and width of the largest box whose ratio is allowed."""
     if width < ratio[0] * height:
-        return round(width / ratio[0]), width
+        return max(1, round(width / ratio[0])), width
     if width > ratio[1] * height:
-        return height, round(height * ratio[1])
+        return height, max(1, round(height * ratio[1]))
     return height, width
 
 

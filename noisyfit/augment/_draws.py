@@ -17,11 +17,10 @@ def on_host(generator):
 
     The state of a generator lies on the host whatever its device, so that nothing is waited for.
     """
-    if where(generator)["device"].type == "cpu":
+    options = where(generator)
+    if options["device"].type == "cpu":
         return generator
-    torch.empty(1, device=generator.device).uniform_(
-        generator=generator
-    )  # so that the next differs
+    torch.rand(1, **options)  # moves the state, so that the next one differs
     state = generator.get_state().numpy().tobytes()
     seed = int.from_bytes(hashlib.blake2b(state, digest_size=7).digest())
     return torch.Generator().manual_seed(seed)

@@ -75,7 +75,7 @@ class FixMatchRandAugment:
         check_integer(self.fill, "fill", 0, 255)
 
     def draw(self, n_images, height, width, generator):
-        """Draw operations and magnitudes for `apply_operations`, and squares for `paint_squares`."""
+        """Draw operations and magnitudes for `apply_operations`, squares for `paint_squares`."""
         draws = uniform(generator, 2 * self.n_ops + 3, n_images)
         which, share, (y, x, side) = np.split(draws, [self.n_ops, 2 * self.n_ops])
         operations = any_operation(which)

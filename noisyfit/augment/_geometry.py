@@ -84,16 +84,16 @@ def source_index(matrices, like):
     -------
     int64 tensor of shape (n, height * width)
     """
-    (height, width), device = like.shape[-2:], like.device
-    x = torch.linspace((1 - width) / 2, (width - 1) / 2, width, device=device)
-    y = torch.linspace((1 - height) / 2, (height - 1) / 2, height, device=device)
-    y, x = torch.meshgrid(y, x, indexing="ij")
-    base = torch.stack([x, y, torch.ones_like(x)], 2).view(1, -1, 3)
-    half = torch.tensor([width / 2, height / 2]).to(device, non_blocking=True)
-    theta = torch.from_numpy(matrices).float().to(device, non_blocking=True)
-    n = len(theta)
-    grid = base.expand(n, -1, -1).bmm(theta.transpose(1, 2) / half).view(n, height, width, 2)
+    height, width = like.shape[-2:]
+    options = {"dtype": torch.float32, "device": like.device}
+    x = torch.linspace((1 - width) / 2, (width - 1) / 2, width, **options)
+    y = torch.linspace((1 - height) / 2, (height - 1) / 2, height, **options).unsqueeze(1)
+    half = np.array([[width / 2], [height / 2]], dtype=np.float32)  # grid_sample counts in these
+    theta = torch.from_numpy(matrices.astype(np.float32) / half).to(like.device, non_blocking=True)
+    of_x, of_y, offset = theta[..., None, None].unbind(2)  # (n, 2, 1, 1), for x and for y
+    # A sum by addcmul is rounded like torchvision's matrix product, which autocast would cut down.
+    grid = torch.addcmul(of_x * x, of_y, y).add_(offset).permute(0, 2, 3, 1)
     # Sampling the numbers of the pixels, which float32 holds exactly up to 2**24 of them
-    numbers = torch.arange(1.0, height * width + 1, device=device).view(1, 1, height, width)
-    index = F.grid_sample(numbers.expand(n, -1, -1, -1), grid, mode="nearest", align_corners=False)
-    return index.view(n, -1).long()
+    numbers = torch.arange(1, height * width + 1, **options).view(1, 1, height, width)
+    numbers = numbers.expand(len(grid), -1, -1, -1)
+    return F.grid_sample(numbers, grid, mode="nearest", align_corners=False).flatten(1).long()

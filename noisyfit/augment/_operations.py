@@ -99,8 +99,9 @@ def _tensor(array, x, dtype=None):
     return torch.from_numpy(array).to(x.device, dtype, non_blocking=True)
 
 
-def _per_image(array, x, dtype):
-    return _tensor(array, x, dtype).view(-1, 1, 1, 1)
+def _per_image(arrays, x, dtype):
+    """Tensors of shape (n, 1, 1, 1), in one transfer."""
+    return _tensor(np.stack(arrays), x, dtype).view(len(arrays), -1, 1, 1, 1).unbind()
 
 
 def _scale(x, magnitudes, ends):
@@ -112,7 +113,7 @@ def _scale(x, magnitudes, ends):
     is_uint8 = x.dtype == torch.uint8
     full = x.float() if x.element_size() < 4 else x.clone()
     factor = 1 + magnitudes
-    factor, rest = _per_image(factor, x, full.dtype), _per_image(1 - factor, x, full.dtype)
+    factor, rest = _per_image((factor, 1 - factor), x, full.dtype)
     for work, first, last in zip(_SCALED, ends[:-1] - ends[0], ends[1:] - ends[0], strict=True):
         if first < last:
             group = slice(first, last)
@@ -171,52 +172,43 @@ def _grey(x, is_uint8):
     return grey.floor_() if is_uint8 else grey
 
 
-def _code_uint8(x, codes, bits_or_threshold):
-    """Posterize, Solarize and Invert in place: drop bits, then mirror values from a threshold on.
-
-    Posterize mirrors none and Invert all.
-    """
-    values = bits_or_threshold
+def _code_uint8(x, codes, values):
+    """Posterize, Solarize and Invert in place: drop bits, mirror what is not below a threshold."""
     is_posterize = codes == CODE["Posterize"]
     n_dropped = np.where(is_posterize, 8 - values.astype(int), 0)
     start = np.where(codes == CODE["Solarize"], np.ceil(values.astype(np.float32)), 0)
     mirrored = np.where(is_posterize | (start > 255), 0, 255)
-    kept, start, mirrored = (
-        _per_image(a, x, torch.uint8)
-        for a in (256 - (1 << n_dropped), start.clip(max=255), mirrored)
-    )
-    is_bright = torch.ge(
-        x, start, out=torch.empty_like(x)
-    )  # 0 or 1, several times faster than bool
-    x.bitwise_and_(kept).bitwise_xor_(is_bright.mul_(mirrored))
+    parameters = 256 - (1 << n_dropped), start.clip(max=255), mirrored
+    kept, start, mirrored = _per_image(parameters, x, torch.uint8)
+    above = torch.ge(x, start, out=torch.empty_like(x))  # as 0 or 1, much faster than as bool
+    x.bitwise_and_(kept).bitwise_xor_(above.mul_(mirrored))
 
 
-def _code_floating(x, codes, bits_or_threshold):
-    values = bits_or_threshold
-    n_posterize = int((codes == CODE["Posterize"]).sum())
-    posterize, mirror = x[:n_posterize], x[n_posterize:]
-    levels = _per_image(2.0 ** values[:n_posterize].astype(int), x, x.dtype)
-    posterize.copy_(torch.minimum((posterize * levels).floor_(), levels - 1) / levels)
+def _code_floating(x, codes, values):
+    """The same for floats from 0 to 1, where torchvision's Posterize keeps the lower levels."""
+    n_posterize = np.searchsorted(codes, CODE["Solarize"])
+    levels = 2.0 ** values[:n_posterize].astype(int)
     start = np.where(codes == CODE["Solarize"], values / 255, -1)[n_posterize:]
-    mirror.copy_(torch.where(mirror >= _per_image(start, x, x.dtype), 1 - mirror, mirror))
+    posterize, mirror = x[:n_posterize], x[n_posterize:]
+    (levels,), (start,) = _per_image([levels], x, x.dtype), _per_image([start], x, x.dtype)
+    posterize.copy_((posterize * levels).floor_().minimum(levels - 1).div_(levels))
+    mirror.copy_(torch.where(mirror >= start, 1 - mirror, mirror))
 
 
 def equalize(x):
     """Spread the values of each channel evenly, by a table of the 256 values.
 
-    Floating images are rounded to 256 values for it.
+    Floating images are rounded to 256 values for it. Counts are floats, exact up to 2**24 pixels.
     """
     if x.dtype != torch.uint8:
         levels = x.clamp(0, 1).mul_(255.999).to(torch.uint8)
         return equalize(levels).to(x.dtype).mul_(1 / 255)
     index = x.flatten(2).long()  # (n, channels, n_pixels)
-    one = torch.ones(1, device=x.device)
     counts = torch.zeros(*x.shape[:2], 256, device=x.device)
-    counts.scatter_add_(2, index, one.expand_as(index))  # exact up to 2**24 pixels, as all below
+    counts.scatter_add_(2, index, counts.new_ones(1).expand_as(index))
     upto = counts.cumsum(2)
-    n_pixels = index.shape[2]
-    step = upto.masked_fill(upto == n_pixels, 0).amax(2, keepdim=True).div_(255).floor_()
-    table = upto.sub_(counts).add_((step / 2).floor_()).div_(step).floor_().clamp_(0, 255)
+    below_last = upto.masked_fill(upto == index.shape[2], 0).amax(2, keepdim=True)
+    step = below_last.div_(255).floor_()
+    table = upto.sub_(counts).add_(step.div(2).floor_()).div_(step).clamp_(max=255)
     same = torch.arange(256.0, device=x.device)
-    table = torch.where(step > 0, table, same).short().to(torch.uint8)
-    return table.gather(2, index).view(x.shape)
+    return torch.where(step > 0, table, same).to(torch.uint8).gather(2, index).view(x.shape)

@@ -53,9 +53,9 @@ class AutoAugment(_Policy):
 
     Notes
     -----
-    Images have 1 or 3 channels and are uint8, or floating in [0, 1]: on a CPU another range raises,
-    on an accelerator it is not looked for. On uint8 images the operations are those of
-    ``torchvision.transforms.v2`` to the bit; in floating images only Equalize rounds, to 256 values.
+    Images have 1 or 3 channels and are uint8, or floating in [0, 1]; another range raises on a CPU
+    and is not looked for on an accelerator. On uint8 images the operations are those of
+    ``torchvision.transforms.v2`` to the bit. Floats are rounded, to 256 values, by Equalize only.
 
     The code used in papers on noisy labels differs from torchvision's, which is followed here:
     there, shears interpolate (nearest pixel here), the threshold of Solarize falls from 256 (255)
@@ -85,7 +85,7 @@ class AutoAugment(_Policy):
         check_integer(self.fill, "fill", 0, 255)
 
     def draw(self, n_images, height, width, generator):
-        """Draw operations and magnitudes for `apply_operations`, arrays of shape (n_ops, n_images)."""
+        """Draw operations and magnitudes (n_ops, n_images) for `apply_operations`."""
         codes, probability, magnitude = _auto_augment_table(self.policy, height, width)
         draws = uniform(generator, 5, n_images)
         chosen = (draws[0] * len(codes)).astype(int)
@@ -149,7 +149,7 @@ class RandAugment(_Policy):
         check_integer(self.fill, "fill", 0, 255)
 
     def draw(self, n_images, height, width, generator):
-        """Draw operations and magnitudes for `apply_operations`, arrays of shape (n_ops, n_images)."""
+        """Draw operations and magnitudes (n_ops, n_images) for `apply_operations`."""
         magnitudes = _magnitudes(self.n_bins, height, width)[:, self.magnitude]
         draws = uniform(generator, 2, self.n_ops, n_images)
         operations = any_operation(draws[0])

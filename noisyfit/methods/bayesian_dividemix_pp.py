@@ -1,6 +1,5 @@
 """Bayesian DivideMix++: DivideMix that knows how unsure it is, from a self-supervised start."""
 
-import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
@@ -10,7 +9,7 @@ from noisyfit._monte_carlo import (
     monte_carlo_part,
     mutual_information,
     normalized_entropy,
-    showing_passes,
+    showing_entropy,
 )
 from noisyfit._random import spawn_seeds
 from noisyfit.methods.dividemix import DivideMixClassifier
@@ -315,20 +314,18 @@ class BayesianDivideMixPP(DivideMixClassifier):
 
     def _gather_evidence(self, run, data, train_rows):
         super()._gather_evidence(run, data, train_rows)
-        passes = self._passes(data).softmax(2)  # (n, n_passes of both, n_classes)
-        self.uncertainty_ = normalized_entropy(passes.mean(1)).cpu().numpy()
-        self.mutual_information_ = mutual_information(passes).cpu().numpy()
+        of_mean, of_each = self._entropies(data)
+        self.uncertainty_ = of_mean.cpu().numpy()
+        self.mutual_information_ = mutual_information(of_mean, of_each).cpu().numpy()
         for net in self.nets_:
             monte_carlo_part(net.module_).averages = self.mc_predict
 
-    def _passes(self, data):
-        """Logits (n, n_passes, n_classes) of both networks with all their masks."""
-        n_classes, logits = len(self.classes_), []
-        for net in self.nets_:
-            with showing_passes(net.module_) as n_passes:
-                of_one = self._forward(net, data, n_passes * n_classes)
-            logits.append(of_one.unflatten(1, (n_passes, n_classes)))
-        return torch.cat(logits, 1)
+    def _entropies(self, data):
+        """Entropy (n,) of the mean over networks and masks, and mean entropy (n,) of each."""
+        with showing_entropy():
+            width = len(self.classes_) + 1
+            out = torch.stack([self._forward(net, data, width) for net in self.nets_])
+        return normalized_entropy(out[..., :-1].exp().mean(0)), out[..., -1].mean(0)
 
     def predict_uncertainty(self, X):
         """How unsure both networks are of each row.
@@ -344,5 +341,4 @@ class BayesianDivideMixPP(DivideMixClassifier):
             one, in [0, 1].
         """
         check_is_fitted(self)
-        passes = self._passes(self._data_to_predict(X)).softmax(2)
-        return np.ascontiguousarray(normalized_entropy(passes.mean(1)).cpu().numpy())
+        return self._entropies(self._data_to_predict(X))[0].cpu().numpy()

@@ -12,6 +12,7 @@ from noisyfit._features import penultimate_features
 from noisyfit._random import draw_seed
 from noisyfit.metrics.detection import check_wrong
 from noisyfit.plots._axes import COLOURS, open_axes
+from noisyfit.plots._kinds import COLOUR_OF, name_kinds
 
 _HUES = COLOURS[:-1]  # black marks the wrong labels
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X")
@@ -19,7 +20,7 @@ _N_LEGEND = 20
 
 
 class EmbeddingDisplay:
-    """Rows as points where a network puts them, coloured by class, wrong labels ringed.
+    """Rows as points where a network puts them, coloured by class or kind, wrong labels ringed.
 
     The features of the last but one layer are laid out in two dimensions. Build it by
     `from_estimator`.
@@ -36,11 +37,13 @@ class EmbeddingDisplay:
         What laid them out, for the axes.
     label_name : str, default="Class"
         What the classes are, for the legend.
+    colours : dict of label to colour, optional
+        Of each class, in the order of the legend; by default those of a palette in sorted order.
 
     Attributes
     ----------
     points_ : list of matplotlib PathCollection
-        One for each class, in sorted order.
+        One for each class, in the order of the legend.
     rings_ : matplotlib PathCollection or None
         Round the points with wrong labels; None without any.
     names_ : list of matplotlib Text
@@ -67,12 +70,15 @@ class EmbeddingDisplay:
     ((60, 2), 3)
     """
 
-    def __init__(self, embedding, labels, *, wrong=None, method_name="", label_name="Class"):
+    def __init__(
+        self, embedding, labels, *, wrong=None, method_name="", label_name="Class", colours=None
+    ):
         self.embedding = embedding
         self.labels = labels
         self.wrong = wrong
         self.method_name = method_name
         self.label_name = label_name
+        self.colours = colours
 
     @classmethod
     def from_estimator(
@@ -82,6 +88,7 @@ class EmbeddingDisplay:
         y=None,
         wrong=None,
         *,
+        kinds=None,
         method="tsne",
         net=0,
         max_points=5000,
@@ -99,6 +106,9 @@ class EmbeddingDisplay:
             Labels that give the colours; the predicted ones by default.
         wrong : bool array of shape (n_samples,) or tuple (y_true, y_noisy), optional
             Which rows are marked for their wrong labels.
+        kinds : bool array of shape (n_samples,), tuple (y_true, y_noisy) or array of str, optional
+            Gives the colours in place of `y`: which labels are wrong, or the kind of each row,
+            ``"clean"``, ``"wrong label"`` or ``"out of distribution"``.
         method : {"tsne", "umap", "pca"} or transformer, default="tsne"
             What lays out the features; "umap" needs the package umap-learn. Another transformer
             is cloned and used by its ``fit_transform``, as it was set.
@@ -118,8 +128,8 @@ class EmbeddingDisplay:
         Raises
         ------
         ValueError, TypeError
-            If the estimator was not fitted, if its network has no linear layer, or if lengths or
-            `method` are not as above.
+            If the estimator was not fitted, if its network has no linear layer, if both `y` and
+            `kinds` are given, or if lengths, kinds or `method` are not as above.
         ImportError
             If UMAP is asked for and not installed.
         """
@@ -127,8 +137,7 @@ class EmbeddingDisplay:
         check_scalar(max_points, "max_points", Integral, min_val=3)
         name, layout = _layout(method)
         features = penultimate_features(estimator, X, net)
-        label_name = "Predicted class" if y is None else "Class"
-        labels = column_or_1d(estimator.predict(X) if y is None else y)
+        label_name, labels, colours = _colouring(estimator, X, y, kinds)
         wrong = np.zeros(len(labels), dtype=bool) if wrong is None else check_wrong(wrong)
         check_consistent_length(features, labels, wrong)
         if len(features) > max_points:
@@ -136,7 +145,7 @@ class EmbeddingDisplay:
             chosen = np.sort(rng.choice(len(features), max_points, replace=False))
             features, labels, wrong = features[chosen], labels[chosen], wrong[chosen]
         embedding = check_array(layout(features, seed), ensure_min_features=2)[:, :2]
-        names = {"method_name": name, "label_name": label_name}
+        names = {"method_name": name, "label_name": label_name, "colours": colours}
         return cls(embedding, labels, wrong=wrong, **names).plot(ax=ax)
 
     def plot(self, *, ax=None):
@@ -146,6 +155,8 @@ class EmbeddingDisplay:
         if ax is None:
             self.figure_.set_layout_engine("compressed")  # leaves room beside equal axes
         classes = np.unique(self.labels)
+        if self.colours is not None:
+            classes = sorted(classes, key=list(self.colours).index)
         self.points_ = [self._draw_class(i, label) for i, label in enumerate(classes)]
         wrong = np.zeros(len(self.labels), bool) if self.wrong is None else self.wrong
         if wrong.any():
@@ -161,7 +172,8 @@ class EmbeddingDisplay:
     def _draw_class(self, i, label):
         points = self.embedding[self.labels == label]
         shape = _SHAPES[i // len(_HUES) % len(_SHAPES)]
-        style = {"marker": shape, "color": _HUES[i % len(_HUES)], "s": 18, "linewidths": 0}
+        colour = self.colours[label] if self.colours else _HUES[i % len(_HUES)]
+        style = {"marker": shape, "color": colour, "s": 18, "linewidths": 0}
         return self.ax_.scatter(*points.T, alpha=0.7, label=str(label), **style)
 
     def _name_classes(self, classes):
@@ -182,6 +194,17 @@ class EmbeddingDisplay:
         style = {"ha": "center", "va": "center", "fontsize": 8, "weight": "bold"}
         outline = [withStroke(linewidth=2.5, foreground="white")]
         return self.ax_.text(*centre, str(label), path_effects=outline, **style)
+
+
+def _colouring(estimator, X, y, kinds):
+    """Name of what gives the colours, labels (n,), and their colours (None: those of a palette)."""
+    if kinds is not None:
+        if y is not None:
+            raise ValueError("Either y or kinds gives the colours; give one of them.")
+        return "Kind", name_kinds(kinds), COLOUR_OF
+    if y is None:
+        return "Predicted class", column_or_1d(estimator.predict(X)), None
+    return "Class", column_or_1d(y), None
 
 
 def _layout(method):

@@ -7,10 +7,11 @@ from scipy.stats import beta, norm
 from sklearn.utils import check_array, check_consistent_length, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from noisyfit.metrics.detection import check_wrong
 from noisyfit.plots._axes import COLOURS, STYLES, open_axes
+from noisyfit.plots._kinds import check_kinds, groups_of
 
 _BARS = {1: {"All labels": "#C4C4C4"}, 2: {"Right labels": "#B5D5EE", "Wrong labels": "#EFA06B"}}
+_BARS[3] = _BARS[2] | {"Out of distribution": "#3F8F76"}
 _STATISTICS = {
     "wrong_events": "Wrong events",
     "margin": "Margin of the given label (logits)",
@@ -29,8 +30,9 @@ class LossHistogramDisplay:
 
     Parameters
     ----------
-    counts : ndarray of shape (1, n_bins) or (2, n_bins)
-        Samples in each bar: all of them, or those with right and those with wrong labels.
+    counts : ndarray of shape (1, n_bins), (2, n_bins) or (3, n_bins)
+        Samples in each bar: all of them, or those with right and those with wrong labels, or these
+        and those out of distribution.
     edges : ndarray of shape (n_bins + 1,)
         Ends of the bars.
     grid : ndarray of shape (n_grid,), optional
@@ -88,8 +90,9 @@ class LossHistogramDisplay:
             With ``losses_`` of shape (n_networks, n_trained) or (n_trained,), and components in
             ``mixture_history_``, of which the network's last entry counts. Without ``losses_``,
             one minus ``clean_proba_`` is drawn.
-        wrong : bool array of shape (n_trained,) or tuple (y_true, y_noisy), optional
-            Which labels are wrong, if that is known.
+        wrong : bool array of shape (n_trained,), tuple (y_true, y_noisy) or array of str, optional
+            Which labels are wrong, if that is known; or the kind of each sample, ``"clean"``,
+            ``"wrong label"`` or ``"out of distribution"``.
         net : int, default=0
             Whose losses are drawn, counted from 0.
         bins : int, default=50
@@ -105,7 +108,7 @@ class LossHistogramDisplay:
         ------
         ValueError, TypeError
             If the estimator was not fitted or left nothing to draw, if there is no such network,
-            or if `wrong` has another length.
+            or if `wrong` has another length or names other kinds.
         """
         check_is_fitted(estimator)
         if hasattr(estimator, "losses_"):
@@ -154,9 +157,9 @@ class LossHistogramDisplay:
         check_scalar(bins, "bins", Integral, min_val=1)
         groups = [values]
         if wrong is not None:
-            wrong = check_wrong(wrong)
-            check_consistent_length(values, wrong)
-            groups = [values[~wrong], values[wrong]]
+            kinds = check_kinds(wrong)
+            check_consistent_length(values, kinds)
+            groups = [values[mask] for mask in groups_of(kinds)]
         edges = np.histogram_bin_edges(values, bins, limits)
         counts = np.stack([np.histogram(group, edges)[0] for group in groups])
         if mixture is None:
@@ -203,7 +206,9 @@ def expected_share(x, width, mixture):
 
 
 def n_described(values, mixture):
-    """Number of samples that the components describe: all, or those on a bounded axis."""
+    """Number of samples that the components describe: all, or those that they were fitted to."""
+    if "n_fitted" in mixture:
+        return mixture["n_fitted"]
     if not mixture["bounded"]:
         return len(values)
     low, high = sorted([mixture["offset"], mixture["offset"] + mixture["span"]])
@@ -211,10 +216,10 @@ def n_described(values, mixture):
 
 
 def _of_trained(estimator, wrong, n_trained):
-    """The mask of the rows that were trained on; others were held out and have no loss."""
+    """Mask or kinds of the rows that were trained on; others were held out and have no loss."""
     if wrong is None:
         return None
-    wrong = check_wrong(wrong)
+    wrong = check_kinds(wrong)
     trained = getattr(estimator, "dynamics_", {"n_seen": np.ones(len(wrong))})["n_seen"] > 0
     is_whole = len(wrong) == len(trained) and trained.sum() == n_trained
     return wrong[trained] if is_whole else wrong
@@ -226,7 +231,11 @@ def _final_mixture(estimator, net):
     mine = [record for record in history if record.get("net", 1) == net + 1]
     if not mine or "kind" not in mine[-1]:
         return None
-    return {"offset": 0.0, "span": 1.0, "bounded": mine[-1]["kind"] == "beta"} | mine[-1]
+    mixture = {"offset": 0.0, "span": 1.0, "bounded": mine[-1]["kind"] == "beta"} | mine[-1]
+    if getattr(estimator, "gmm_exclude_ood", False):
+        n_trained = np.shape(estimator.losses_)[-1]
+        mixture["n_fitted"] = _of_trained(estimator, estimator.in_distribution_, n_trained).sum()
+    return mixture
 
 
 def _mixture_of(splitter):

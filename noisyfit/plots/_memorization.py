@@ -1,15 +1,12 @@
 """How fast the wrong labels are learnt."""
 
-from contextlib import contextmanager
-
 import numpy as np
-import torch
 
 from noisyfit._inputs import validate_y
-from noisyfit._random import global_states, restore_states
 from noisyfit.metrics._checks import check_labels, predicted_labels
 from noisyfit.metrics.correction import correction_scores
 from noisyfit.plots._axes import COLOURS, STYLES, open_axes
+from noisyfit.plots._recording import EpochRecorder, rows_of
 
 _LINES = {
     "memorization_rate": ("Wrong labels, memorised", COLOURS[1]),
@@ -18,7 +15,7 @@ _LINES = {
 }
 
 
-class MemorizationRecorder:
+class MemorizationRecorder(EpochRecorder):
     """Callback of scikit-learn 1.9 that predicts the training rows after every epoch.
 
     It is set on a method and leaves the fit as it is, bit for bit::
@@ -65,7 +62,7 @@ class MemorizationRecorder:
 
     def __init__(self, y_true):
         self.y_true = y_true
-        self.history_ = []
+        super().__init__()
 
     def start(self, y_noisy):
         """Forget the last fit; the next one has these given labels.
@@ -94,27 +91,14 @@ class MemorizationRecorder:
         predicted : array-like of shape (n_samples,)
             Predicted labels of the training rows.
         """
-        row = {"epoch": len(self.history_) + 1}
-        self.history_.append(row | _rates(self._y_true, self._y_noisy, predicted))
+        self._add(**_rates(self._y_true, self._y_noisy, predicted))
 
-    def setup(self, estimator, context):
-        """Do nothing; scikit-learn asks for it."""
+    def _begin(self, estimator, X, y):
+        codes, classes = validate_y(estimator, X, y)
+        self.start(classes[codes])
 
-    def teardown(self, estimator, context):
-        """Do nothing; scikit-learn asks for it."""
-
-    def on_fit_task_begin(self, estimator, context, *, X=None, y=None):
-        """Read the given labels when a fit begins."""
-        if context.task_name != "epoch":
-            with _generators_kept(estimator):
-                codes, classes = validate_y(estimator, X, y)
-            self.start(classes[codes])
-
-    def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
-        """Predict the rows when an epoch ends."""
-        if context.task_name == "epoch":
-            with _generators_kept(estimator):
-                self.record(fitted_estimator.predict(X))
+    def _look(self, fitted_estimator, X):
+        self.record(fitted_estimator.predict(X))
 
 
 class MemorizationDisplay:
@@ -178,14 +162,7 @@ class MemorizationDisplay:
         ValueError, TypeError
             If it is no recorder, or has recorded nothing.
         """
-        rows = getattr(recorder, "history_", None)
-        if not isinstance(recorder, MemorizationRecorder):
-            raise TypeError(f"recorder must be a MemorizationRecorder, got {type(recorder)}.")
-        if not rows:
-            raise ValueError(
-                "The recorder has recorded nothing: set it by clf.set_callbacks(recorder) and fit "
-                "clf in this process."
-            )
+        rows = rows_of(recorder, MemorizationRecorder)
         epochs = [row["epoch"] for row in rows]
         return cls({key: (epochs, [row[key] for row in rows]) for key in _LINES}).plot(ax=ax)
 
@@ -248,13 +225,3 @@ def _rates(y_true, y_noisy, predicted):
     scores = correction_scores(y_true, y_noisy, predicted)
     rates = {key: scores[key] for key in ("memorization_rate", "repair_rate")}
     return rates | {"right_accuracy": 1 - scores["damage_rate"]}
-
-
-@contextmanager
-def _generators_kept(estimator):
-    """Let the random transforms of a data set go on as if it had not been read here."""
-    before = global_states(torch.device(estimator.nets_[0].device))
-    try:
-        yield
-    finally:
-        restore_states(before)

@@ -11,7 +11,7 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import Dataset
 
-from noisyfit import CrossEntropyClassifier, DivideMixClassifier, Network
+from noisyfit import CrossEntropyClassifier, DivideMixClassifier, Network, augment
 from noisyfit._divide import (
     agreement_with_believed,
     agreement_with_doubted,
@@ -21,6 +21,7 @@ from noisyfit._divide import (
     with_class_floor,
 )
 from noisyfit._mixmatch import co_refine, mean_guess, mixmatch_loss
+from noisyfit._usual_views import strong_view, weak_view
 from noisyfit.augment import CropFlip, beta, mixup
 from noisyfit.losses import cross_entropy
 from noisyfit.mixtures import BetaMixtureSplitter, GaussianMixtureSplitter
@@ -391,6 +392,129 @@ def test_refined_distributions_follow_the_rule():
     np.testing.assert_allclose(clf.clean_proba_per_net_.mean(0), clf.clean_proba_, atol=1e-6)
     assert clf.losses_.shape == (2, 160)
     assert clf.mixture_history_[-1]["kind"] == "gaussian"
+
+
+# ---- two pools of views ----------------------------------------------------------------------
+
+
+class Shift:
+    """A view that a test can tell: it adds `by`."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, x, generator):
+        return x + self.by
+
+
+class Pools(DivideMixClassifier):
+    """Records which values the networks see at which point."""
+
+    def _begin(self, run):
+        self.seen, self.point = {}, "warm-up"
+        super()._begin(run)
+
+        def hear(module, args):
+            point = self.point
+            if point == "training":
+                point = "learnt" if torch.is_grad_enabled() else "guessed"
+            self.seen.setdefault(point, []).append(args[0].flatten())
+
+        for learner in run.learners:
+            learner.module.register_forward_pre_hook(hear)
+
+    def _divide(self, run, k, epoch):
+        self.point = "division"
+        divided = super()._divide(run, k, epoch)
+        self.point = "training"
+        return divided
+
+    def _finish(self, run):
+        super()._finish(run)
+        self.point = "evidence"
+
+
+def test_labels_are_guessed_on_weak_views_and_learnt_on_strong_ones():
+    net = Network(max_epochs=4, batch_size=32, normalize=None)
+    x = X / np.abs(X).max()  # within [-1, 1]
+    clf = Pools(net, warmup=2, augment=Shift(10), strong_augment=Shift(100), random_state=0)
+    clf.fit(x, NOISY.y)
+    expected = {"warm-up": 10, "division": 0, "guessed": 10, "learnt": 100, "evidence": 0}
+    assert set(clf.seen) == set(expected)
+    for point, shift in expected.items():
+        values = torch.cat(clf.seen[point])
+        assert shift - 1.001 <= values.min() <= values.max() <= shift + 1.001, point
+
+
+def test_the_same_view_in_both_pools_is_one_pool():
+    """As long as it draws nothing."""
+    one, two = (
+        fit(augment=Shift(0.5), strong_augment=strong, alpha=1.0) for strong in (None, Shift(0.5))
+    )
+    np.testing.assert_array_equal(one.predict_proba(X), two.predict_proba(X))
+    assert [row["train_loss"] for row in one.history_] == [
+        row["train_loss"] for row in two.history_
+    ]
+
+
+def test_strong_views_are_drawn_for_every_view_of_every_part():
+    drawn = []
+
+    def strong(x, generator):
+        drawn.append(len(x))
+        return x + torch.randn(x.shape, generator=generator)
+
+    a, b = (fit(strong_augment=strong, warmup=1, n_views=3) for _ in range(2))
+    np.testing.assert_array_equal(a.predict_proba(X), b.predict_proba(X))
+    n_batches = len(drawn[1:]) // 2  # without the check of the shape
+    assert drawn[0] == 32
+    assert n_batches % 3 == 0
+    assert all(drawn[1 + 3 * i] == drawn[3 + 3 * i] for i in range(n_batches // 3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "weak", "expected"),
+    [
+        ((4,), None, None),
+        ((1, 7, 7), None, None),
+        ((2, 9, 9), "some", None),
+        ((1, 8, 8), None, "policy"),
+        ((3, 8, 9), "some", ("some", "policy")),
+    ],
+)
+def test_strong_views_by_default_add_a_policy_to_the_weak_one(monkeypatch, shape, weak, expected):
+    monkeypatch.setattr(augment, "AutoAugment", lambda: "policy", raising=False)
+    monkeypatch.setattr(augment, "Chain", lambda *views: views, raising=False)
+    assert strong_view(shape, weak) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((4,), None),
+        ((1, 3, 9), None),
+        ((1, 4, 4), CropFlip(1, flip=False)),
+        ((3, 32, 40), CropFlip(4, flip=True)),
+    ],
+)
+def test_weak_views_by_default_shift_what_is_large_enough(shape, expected):
+    assert weak_view(shape) == expected
+
+
+@pytest.mark.parametrize(
+    ("view", "error", "message"),
+    [
+        (3, TypeError, "strong_augment must be 'auto', None or a callable"),
+        ("strong", TypeError, "strong_augment must be 'auto', None or a callable"),
+        (CropFlip, TypeError, "strong_augment must be 'auto', None or a callable"),
+        (lambda x, g: x[:, 1:], ValueError, "strong_augment=.* changes the shape"),
+    ],
+)
+def test_views_that_cannot_be_learnt_from_are_refused(view, error, message):
+    clf = DivideMixClassifier(Network(max_epochs=2), strong_augment=view)
+    with pytest.raises(error, match=message):
+        clf.fit(X, NOISY.y)
+    assert not hasattr(clf, "nets_")
 
 
 # ---- edge cases and errors -------------------------------------------------------------------

@@ -10,13 +10,12 @@ from sklearn.datasets import load_digits, make_blobs
 from torch import nn
 
 from noisyfit import CrossEntropyClassifier, Network
+from noisyfit._head import inputs_of, last_linear
 from noisyfit._transition import forward_corrected, log_transition
 from noisyfit.methods.noise_adaptation import (
     NoiseAdaptationClassifier,
     allowed_entries,
     channel_given,
-    inputs_of,
-    last_linear,
     symmetric_bias,
 )
 from noisyfit.modules import CNN9, MLP, PreActResNet18, SmallCNN, TorchvisionBackbone
@@ -221,6 +220,7 @@ MODULES = {
     "PreActResNet18": lambda: (PreActResNet18(3, 3, width=2), (2, 3, 8, 8)),
     "torchvision": lambda: (TorchvisionBackbone("mobilenet_v3_small", 3), (2, 3, 32, 32)),
     "sequential": lambda: (nn.Sequential(nn.Linear(4, 3)), (2, 4)),
+    "itself": lambda: (nn.Linear(4, 3), (2, 4)),
 }
 
 
@@ -228,7 +228,8 @@ MODULES = {
 def test_the_last_layer_is_found_in_every_module(name):
     module, shape = MODULES[name]()
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    layer = last_linear(module.eval(), x, 3)
+    name, layer = last_linear(module.eval(), x)
+    assert layer is module.get_submodule(name)
     with inputs_of(layer) as received:
         logits = module(x)
     torch.testing.assert_close(layer(received[0]), logits)
