@@ -80,16 +80,23 @@ class EvidenceMixin:
             posterior = self._posterior(run, logits)
             if posterior is not None:
                 return posterior
-        of_label = combine(logits, self.ensemble).gather(1, run.data.y[:, None]).squeeze(1)
         if by_name and score == "final":
-            return of_label
-        share = run.dynamics.agreement()
-        share = torch.where(run.dynamics.n_seen > 0, share, of_label)
+            return self._final_proba(run, logits)
+        share = self._history(run, logits)
         if by_name:
             return share
         doubt = (1 - share).cpu().numpy()[:, None]
         posterior = clone(score).fit(doubt).predict_proba(doubt)[:, 1]
         return torch.as_tensor(posterior, dtype=share.dtype, device=share.device)
+
+    def _final_proba(self, run, logits):
+        """Final probability of each label of ``run.data``, (n,)."""
+        return combine(logits, self.ensemble).gather(1, run.data.y[:, None]).squeeze(1)
+
+    def _history(self, run, logits):
+        """How often each label was predicted in training, (n,); unseen rows by the final one."""
+        of_label = self._final_proba(run, logits)
+        return torch.where(run.dynamics.n_seen > 0, run.dynamics.agreement(), of_label)
 
     def _posterior(self, run, logits):
         """The method's own probability that each label of ``run.data`` is right, or None."""

@@ -11,6 +11,7 @@ from noisyfit.losses import soft_cross_entropy, squared_error
 
 _SMALLEST_TARGET = 1e-4  # of the reverse cross-entropy, whose logarithm is that of the target
 _SMALLEST_SPREAD = 1e-12
+_LEVEL, _DEVIATIONS = 1 / 3, 2.0  # of agreement with labels that say nothing
 
 
 def soft_rce(logits, target, kind="code"):
@@ -90,6 +91,30 @@ def batch_norms(*modules):
 def count_of(share, n):
     """``ceil(share n)``, where 0.07 of 100 are 7."""
     return math.ceil(share * n - 1e-9)
+
+
+def rows_set_aside(n, n_divisions, initial, step):
+    """How many of `n` rows are set aside after some divisions, if nothing bounds it."""
+    return count_of(initial, n) + n_divisions * count_of(step, n)
+
+
+def without_meaning(distance, agrees, n_classes):
+    """How many of the rows farthest from their neighbours have labels that say nothing, a tensor ().
+
+    A network finds the given label (bool `agrees`) of a row of no class by chance, 1 / n_classes,
+    and that of a typical row, one of the nearer half, more often. The farthest rows are counted up
+    to where their agreement rises above a third of the way between the two; none of them if all
+    together fall short of that by less than two standard deviations.
+    """
+    n = len(distance)
+    agrees = agrees[distance.argsort(descending=True, stable=True)].double()
+    typical, far = agrees[n // 2 :].mean(), agrees[: n // 2]
+    level = 1 / n_classes + _LEVEL * (typical - 1 / n_classes).clamp_min(0)
+    count = torch.arange(1, len(far) + 1, device=distance.device)
+    missing = level * count - far.cumsum(0)
+    enough = missing > _DEVIATIONS * (count * level * (1 - level)).sqrt()
+    best = torch.where(enough, missing, 0.0)
+    return torch.where(enough.any(), best.argmax() + 1, 0)
 
 
 def farthest(distance, n_rows):

@@ -1,7 +1,5 @@
 """SimCLR: features learnt without labels, from pairs of views."""
 
-from numbers import Integral
-
 import torch
 from sklearn.base import (
     BaseEstimator,
@@ -9,12 +7,11 @@ from sklearn.base import (
     TransformerMixin,
     clone,
 )
-from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from tqdm.auto import tqdm
 
-from noisyfit._checks import check_real, is_auto
+from noisyfit._checks import check_integer, check_real, is_auto
 from noisyfit._data import as_data
 from noisyfit._inputs import InputScale, validate_X
 from noisyfit._learner import Learner
@@ -187,7 +184,7 @@ class SimCLR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         worker = clone(self)
         own = worker._checked_net()
-        if isinstance(own.module, str):
+        if is_auto(own.module):
             of_module = {f"module__{k}": v for k, v in net.get_params_for("module").items()}
             own = own.set_params(module=net.module, **of_module)
         if self.random_state is not None:
@@ -202,7 +199,7 @@ class SimCLR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_real(self.temperature, "temperature", 0, closed="neither")
         if self.base_temperature is not None:
             check_real(self.base_temperature, "base_temperature", 0, closed="neither")
-        check_scalar(self.n_projected, "n_projected", Integral, min_val=1)
+        check_integer(self.n_projected, "n_projected", 1)
         if isinstance(self.view, type) or not (is_auto(self.view) or callable(self.view)):
             raise TypeError(f"view must be 'auto' or a callable (x, generator), got {self.view!r}.")
         return _default_net() if self.net is None else check_net(self.net)

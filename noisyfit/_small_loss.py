@@ -12,6 +12,18 @@ from noisyfit.mixtures import GaussianMixtureSplitter
 
 _LARGEST_AUTO_RATE = 0.8
 _CONTRADICTED = 0.75  # of the suspected labels at least, where labels are wrong
+_PLAIN_EPOCHS = 10  # before an estimate where no ramp says how many
+
+
+def refuse_no_burn_in(burn_in, name, remedy):
+    """Raise if the parameter `name` is to be estimated before the first step.
+
+    An untrained network contradicts nearly all labels, the right ones too.
+    """
+    if not is_auto(burn_in) and burn_in == 0:
+        raise ValueError(
+            f"burn_in=0 leaves no epoch after which {name}='auto' could be estimated; {remedy}."
+        )
 
 
 def forget_rate(epoch, noise_rate, n_gradual, exponent=1.0):
@@ -110,8 +122,9 @@ class SmallLossMixin:
         memory.selection = SelectionRecord(len(run.data), run.device)
         memory.rate = None if is_auto(self.noise_rate) else float(self.noise_rate)
         memory.ramp_start = 0
-        plain = epochs_before_doubt(self.n_gradual, self._shape, run.steps_per_epoch)
-        memory.rate_epoch = min(plain, run.max_epochs // 2)
+        plain = self.n_gradual or _PLAIN_EPOCHS
+        plain = epochs_before_doubt(plain, self._shape, run.steps_per_epoch)
+        memory.rate_epoch = max(1, min(plain, run.max_epochs // 2))
         run.last_stage = self.n_gradual + (memory.rate_epoch if memory.rate is None else 0)
 
     def _train_epoch(self, run, epoch):
@@ -151,7 +164,7 @@ class SmallLossMixin:
         self.forget_rate_ = run.memory.forget
 
     def _posterior(self, run, logits):
-        return run.memory.selection.clean_proba(run.dynamics.agreement())
+        return run.memory.selection.clean_proba(self._history(run, logits))
 
 
 def refuse_equal_starts(run):

@@ -161,6 +161,14 @@ def test_every_operation_equals_torchvision_on_each_image_to_the_bit(shape, n_bi
         assert names_of_differing(out, expected, operations) == set()
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_solarize_mirrors_white_up_to_its_value_as_threshold(dtype):
+    white = torch.full((3, 1, 4, 4), 255 if dtype == torch.uint8 else 1, dtype=dtype)
+    codes = np.full((1, 3), CODE["Solarize"])
+    out = apply_operations(white, codes, np.array([[255.0, 255.1, 256.0]]))
+    assert (out > 0).flatten(1).all(1).tolist() == [False, True, True]
+
+
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 8, 8)])
 def test_every_operation_on_floats_is_close_to_torchvision(shape):
     operations, magnitudes = every_operation(10, *shape[1:])
@@ -354,6 +362,14 @@ def test_policy_takes_any_layout_and_number_of_images(view):
     assert torch.equal(view(x.repeat_interleave(2, 0)[::2], seeded()), expected)
     assert view(x[:1], seeded()).shape == (1, 3, 12, 8)
     assert view(x[:0], seeded()).shape == (0, 3, 12, 8)
+
+
+@pytest.mark.parametrize("view", POLICIES, ids=repr)
+def test_policy_in_autocast_does_the_same(view):
+    x = images((60, 3, 32, 32))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = view(x, seeded())
+    assert torch.equal(out, view(x, seeded()))
 
 
 def test_rand_augment_without_operations_returns_the_images():

@@ -209,6 +209,6 @@ def equalize(x):
     upto = counts.cumsum(2)
     below_last = upto.masked_fill(upto == index.shape[2], 0).amax(2, keepdim=True)
     step = below_last.div_(255).floor_()
-    table = upto.sub_(counts).add_(step.div(2).floor_()).div_(step).clamp_(max=255)
+    table = upto.sub_(counts).add_(step / 2).div_(step).clamp_(max=255)
     same = torch.arange(256.0, device=x.device)
     return torch.where(step > 0, table, same).to(torch.uint8).gather(2, index).view(x.shape)

@@ -58,8 +58,8 @@ class CoTeachingPlusClassifier(SmallLossMixin, BaseNoisyClassifier):
         How both networks are trained; ``Network()`` by default. Its module must be a class, so
         that the two start differently. Cloned, never trained in place.
     noise_rate : "auto" or float in [0, 1), default="auto"
-        Share of wrong labels (tau). ``"auto"`` trains `n_gradual` epochs without dropping
-        anything (up to half of all on tables with few columns), then takes the share that a
+        Share of wrong labels (tau). ``"auto"`` drops nothing for `n_gradual` epochs (10 for 0; more
+        on tables with few columns; at most half of all), then takes the share that a
         two-component mixture on the losses calls wrong, at most 0.8; less where the networks
         agree with more than a quarter of those labels.
     n_gradual : int, default=10

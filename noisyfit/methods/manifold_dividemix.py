@@ -33,8 +33,10 @@ from noisyfit._mixematch import (
     masked_mean,
     mixed_loss,
     projection_head,
+    rows_set_aside,
     scaled_by,
     soft_sce,
+    without_meaning,
 )
 from noisyfit._mixmatch import co_refine, unlabelled_batches
 from noisyfit._module_check import check_shape_of_view
@@ -243,26 +245,26 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
         with torch.no_grad(), autocast_off(run.device):
             return embeddings, layer(embeddings)
 
-    def _set_aside(self, run, embeddings):
+    def _set_aside(self, run, embeddings, logits=None):
         """Keep for training all rows but those far from their neighbours."""
         memory = run.memory
         distance = knn_distances(embeddings, self.n_neighbors)
-        memory.n_out = self._n_out(run, distance)
+        memory.n_out = self._n_out(run, distance, logits)
         memory.inside = ~farthest(distance, memory.n_out)
-        return distance
 
-    def _n_out(self, run, distance):
-        """How many rows are set aside after this many divisions."""
-        n, memory = len(distance), run.memory
+    def _n_out(self, run, distance, logits):
+        """How many rows are set aside; before any training there are no `logits` to ask."""
+        n, is_auto_share = len(distance), is_auto(self.ood_share)
         if n < 3:
             return 0
-        wanted = count_of(self.ood_initial, n) + memory.n_divisions * count_of(self.ood_step, n)
-        if is_auto(self.ood_share):
-            wanted = min(wanted, count_of(0.10, n))
-        elif self.ood_share is not None:
+        wanted = rows_set_aside(n, run.memory.n_divisions, self.ood_initial, self.ood_step)
+        if is_auto_share and logits is not None:
+            agrees = logits.argmax(1) == run.data.y
+            wanted = min(wanted, without_meaning(distance, agrees, run.n_classes).item())
+        elif not (is_auto_share or self.ood_share is None):
             wanted = min(wanted, count_of(self.ood_share, n))
         most = max(0, n - 2 * max(run.batch_size // 2, run.n_classes))
-        if wanted > most and not is_auto(self.ood_share):
+        if wanted > most and not is_auto_share:
             self._warn_of_cap(run, most)
         return min(wanted, most)
 
@@ -287,7 +289,7 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
             )
         run.observe(torch.arange(len(y), device=run.device), logits)
         memory.n_divisions += 1
-        self._set_aside(run, embeddings)
+        self._set_aside(run, embeddings, logits)
         fitted = memory.inside if self.gmm_exclude_ood else slice(None)
         _, clean, mixture = self._clean_posterior(run, logits, y, fitted)
         self.mixture_history_.append({"epoch": epoch + 1, "net": 1} | mixture)

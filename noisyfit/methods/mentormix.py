@@ -12,7 +12,7 @@ from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_real, is_auto, is_one_of
 from noisyfit._curriculum import CURRICULA, MovingPercentile, curriculum_weights
 from noisyfit._selection import SelectionRecord
-from noisyfit._small_loss import estimated_rate
+from noisyfit._small_loss import estimated_rate, refuse_no_burn_in
 from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
 from noisyfit.augment import beta, mixup
 from noisyfit.losses import cross_entropy, soft_cross_entropy
@@ -227,6 +227,8 @@ class MentorMixClassifier(BaseNoisyClassifier):
             value = getattr(self, name)
             if not is_auto(value):
                 check_real(value, name, 0, highest)
+        if is_auto(self.noise_rate):
+            refuse_no_burn_in(self.burn_in, "noise_rate", "give a number, or None")
         if not is_auto(self.second_reweight):
             check_bool(self.second_reweight, "second_reweight")
         if not is_one_of(self.curriculum, CURRICULA):
@@ -266,7 +268,7 @@ class MentorMixClassifier(BaseNoisyClassifier):
             length = self.burn_in * run.max_epochs
             return math.ceil(length) if is_auto(self.noise_rate) else length
         plain = epochs_before_doubt(_EPOCHS_BEFORE_DOUBT, self._shape, run.steps_per_epoch)
-        longest = run.max_epochs // 2
+        longest = max(int(is_auto(self.noise_rate)), run.max_epochs // 2)
         return min(max(plain, math.ceil(_BURN_IN * run.max_epochs)), longest)
 
     def _settle(self, rate, run):
@@ -362,4 +364,4 @@ class MentorMixClassifier(BaseNoisyClassifier):
     def _posterior(self, run, logits):
         if self.curriculum in ("hard_mining", "uniform"):
             return None
-        return run.memory.selection.clean_proba(run.dynamics.agreement())
+        return run.memory.selection.clean_proba(self._history(run, logits))

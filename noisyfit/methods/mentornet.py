@@ -15,7 +15,7 @@ from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_
 from noisyfit._curriculum import DecayInLoss, MovingPercentile
 from noisyfit._mentor import CURRICULA, Mentor, check_rule
 from noisyfit._mentor_lesson import Lesson, with_wrong_labels
-from noisyfit._small_loss import SmallLossMixin
+from noisyfit._small_loss import SmallLossMixin, refuse_no_burn_in
 from noisyfit._small_tables import epochs_before_doubt
 from noisyfit._trusted import TrustedMixin
 from noisyfit.losses import cross_entropy
@@ -96,7 +96,7 @@ default="predefined"
     burn_in : "auto", int or float in [0, 1), default="auto"
         Epochs, or share of the training, in which all weights are 1. ``"auto"`` is a share of
         0.18, at least 80 steps, and more on tables with few columns, up to half of all epochs.
-        Published: 0 (PD), 0.18 (DD).
+        Published: 0 (PD), 0.18 (DD); 0 needs a `percentile` or a `noise_rate`.
     example_dropout : {"predefined", "data_driven"}, list of pairs or None, default="predefined"
         Pairs (share of the training, rate), one after the other: a random part of each batch, as
         large as the rate, has no weight. ``"predefined"`` is half for 17 %, then 0.05;
@@ -295,6 +295,8 @@ default="predefined"
             check_integer(self.burn_in, "burn_in", 0)
         elif not is_auto(self.burn_in):
             check_real(self.burn_in, "burn_in", 0, 1, closed="left")
+        if is_auto(self.percentile) and is_auto(self.noise_rate):
+            refuse_no_burn_in(self.burn_in, "percentile", "give a number, or a noise_rate")
         self._resolve_dropout()
         if not is_one_of(self.trusted_noise, ("auto", "given", "synthetic")):
             raise ValueError(
@@ -357,7 +359,8 @@ default="predefined"
         memory, rows = run.memory, run.data.rows
         memory.curriculum, memory.schedule = self._resolve_mentor(), self._resolve_dropout()
         memory.threshold = MovingPercentile(1.0, self.decay)
-        memory.burn_in = memory.rate_epoch = memory.ramp_start = self._resolve_burn_in(run)
+        memory.burn_in = memory.ramp_start = self._resolve_burn_in(run)
+        memory.rate_epoch = max(1, memory.burn_in)
         if not is_auto(self.percentile):
             memory.rate = 1.0 - self.percentile
         elif memory.rate is not None:

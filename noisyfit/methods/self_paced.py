@@ -3,7 +3,7 @@
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
 from noisyfit._curriculum import CURRICULA, DecayInLoss, MovingPercentile, curriculum_weights
-from noisyfit._small_loss import SmallLossMixin, forget_rate
+from noisyfit._small_loss import SmallLossMixin, forget_rate, refuse_no_burn_in
 from noisyfit._small_tables import epochs_before_doubt
 from noisyfit.losses import cross_entropy
 
@@ -43,8 +43,9 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
         Age before the first batch (lambda_0). By default the first batch's percentile; with 0, as
         published, the first few batches select nothing.
     burn_in : "auto" or int, default="auto"
-        Epochs of plain training before anything is left out. ``"auto"`` is 10 (up to half of all
-        on tables with few columns); 0, as published, may lock in a bad early ranking.
+        Epochs of plain training before anything is left out. ``"auto"`` is 10, more on
+        tables with few columns, at most half of all; 0, as published, may lock in a bad early
+        ranking and needs a `percentile`.
     n_gradual : int, default=0
         Epochs after `burn_in` in which the share that is left out grows from 0 to one minus
         `percentile`. With ``selection="rank"``, 10 and ``burn_in=0`` it is that of Co-teaching.
@@ -189,6 +190,8 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
             check_real(self.lambda_init, "lambda_init")
         if not is_auto(self.burn_in):
             check_integer(self.burn_in, "burn_in", 0)
+        if is_auto(self.percentile):
+            refuse_no_burn_in(self.burn_in, "percentile", "give a number")
         check_bool(self.scale_decay_by_weights, "scale_decay_by_weights")
         super()._check_parameters()
 
@@ -198,9 +201,9 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
         memory.threshold = MovingPercentile(1.0, self.decay, self.lambda_init)
         plain = epochs_before_doubt(_BURN_IN, self._shape, run.steps_per_epoch)
         by_default = min(plain, run.max_epochs // 2)
-        memory.rate_epoch = by_default if is_auto(self.burn_in) else self.burn_in
-        memory.ramp_start = memory.rate_epoch
-        run.last_stage = memory.rate_epoch + self.n_gradual
+        memory.ramp_start = by_default if is_auto(self.burn_in) else self.burn_in
+        memory.rate_epoch = max(1, memory.ramp_start)
+        run.last_stage = memory.ramp_start + self.n_gradual
         if self.scale_decay_by_weights:
             memory.weight_decay = DecayInLoss(run.learners[0])
 

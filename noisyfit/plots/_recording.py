@@ -42,7 +42,7 @@ class EpochRecorder:
 def rows_of(recorder, kind):
     """The rows of a recorder of that kind, refused if there are none."""
     if not isinstance(recorder, kind):
-        raise TypeError(f"recorder must be a {kind.__name__}, got {type(recorder)}.")
+        raise TypeError(f"recorder must be of type {kind.__name__}, got {type(recorder)}.")
     if not recorder.history_:
         raise ValueError(
             "The recorder has recorded nothing: set it by clf.set_callbacks(recorder) and fit "

@@ -30,11 +30,11 @@ from noisyfit.methods.bayesian_dividemix_pp import uncertain_mixing_weight
 from noisyfit.modules import MLP, PreActResNet18, SmallCNN
 from noisyfit.noise import sym_excl
 
-X, Y = make_blobs(160, n_features=4, centers=4, random_state=0)
+X, Y = make_blobs(120, n_features=4, centers=4, random_state=0)
 NOISY = sym_excl(Y, 0.4, random_state=0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
 LABELS = np.arange(60) % 3
-QUICK = Network(MLP, module__hidden=(16, 16), module__dropout=0.1, max_epochs=5, batch_size=32)
+QUICK = Network(MLP, module__hidden=(16, 16), module__dropout=0.1, max_epochs=4, batch_size=32)
 POSITIONS = pytest.mark.parametrize("position", ["head", "blocks"])
 WEIGHTINGS = pytest.mark.parametrize("weighting", ["certainty", "entropy"])
 
@@ -196,7 +196,7 @@ def test_each_addition_changes_the_training(change):
 
 def test_predictions_are_the_mean_over_networks_and_masks(fitted):
     passes = all_passes(fitted, X)
-    assert passes.shape == (160, 20, 4)
+    assert passes.shape == (120, 20, 4)
     np.testing.assert_allclose(fitted.predict_proba(X), passes.mean(1), atol=1e-5)
     np.testing.assert_allclose(fitted.uncertainty_, entropy(passes.mean(1)), atol=1e-5)
     mutual = entropy(passes.mean(1)) - entropy(passes).mean(1)
@@ -210,7 +210,7 @@ def test_predictions_repeat_and_do_not_depend_on_their_batch(fitted):
     np.testing.assert_array_equal(fitted.predict_proba(X), p)
     np.testing.assert_array_equal(fitted.predict_uncertainty(X), u)
     np.testing.assert_allclose(u, fitted.uncertainty_, atol=1e-6)
-    rows = np.random.default_rng(0).permutation(160)[:50]
+    rows = np.random.default_rng(0).permutation(120)[:50]
     np.testing.assert_allclose(fitted.predict_proba(X[rows]), p[rows], atol=1e-5)
     np.testing.assert_allclose(fitted.predict_uncertainty(X[rows]), u[rows], atol=1e-5)
     one = np.concatenate([fitted.predict_proba(row[None]) for row in X[:5]])
@@ -260,7 +260,7 @@ def test_masks_change_with_every_epoch_and_network_and_training_draws_from_the_f
     clf = fit(cls=Spy, dropout_position=position)
     kept = [monte_carlo_part(net.module_).seed for net in clf.nets_]
     seeds = [seed for pair in [*seen, kept] for seed in pair]
-    assert len(seeds) == len(set(seeds)) == 2 * 6
+    assert len(seeds) == len(set(seeds)) == 2 * 5
     assert generators == {clf.own}
     drops = [m for m in clf.nets_[0].module_.modules() if isinstance(m, nn.Dropout)]
     assert {type(m) for m in drops} == {nn.Dropout}
@@ -270,7 +270,7 @@ def test_a_network_without_dropout_makes_one_pass():
     clf = fit(dropout=0)
     assert [monte_carlo_part(net.module_).n_passes for net in clf.nets_] == [1, 1]
     per_net = all_passes(clf, X)
-    assert per_net.shape == (160, 2, 4)
+    assert per_net.shape == (120, 2, 4)
     np.testing.assert_allclose(clf.predict_proba(X), per_net.mean(1), atol=1e-6)
     mutual = entropy(per_net.mean(1)) - entropy(per_net).mean(1)  # of the networks alone
     np.testing.assert_allclose(clf.mutual_information_, mutual, atol=1e-5)

@@ -169,6 +169,27 @@ def test_the_unknown_noise_rate_is_estimated(digits):
     assert clf.forget_rate_ == pytest.approx(noisy.info["wrong_fraction"], abs=0.1)
 
 
+def test_the_ramp_starts_where_the_rate_is_estimated():
+    X, y = make_blobs(400, centers=4, n_features=10, cluster_std=2, random_state=0)
+    noisy = sym_excl(y, 0.4, random_state=0).y
+    net = Network(max_epochs=10)
+    clf = CoTeachingClassifier(net, n_gradual=4, random_state=0).fit(X, noisy)
+    rate = clf.forget_rate_
+    assert rate > 0.3
+    rates = [row["forget_rate"] for row in clf.history_]
+    assert rates == pytest.approx([0] * 5 + [rate / 4, rate / 2, 3 * rate / 4, rate, rate])
+
+
+def test_an_untrained_network_estimates_nothing(digits):
+    """It contradicts nearly all labels, the right ones too."""
+    images, y = (part[:600] for part in digits)
+    for params, max_epochs in (({"n_gradual": 0}, 15), ({}, 1)):
+        net = Network(max_epochs=max_epochs)
+        clf = CoTeachingClassifier(net, random_state=0, **params).fit(images.reshape(600, -1), y)
+        assert clf.forget_rate_ < 0.05
+        assert clf.history_[0]["forget_rate"] == 0
+
+
 def test_hard_labels_are_not_counted_as_wrong():
     clean = torch.tensor([0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9])
     denied = torch.zeros(8, dtype=torch.bool)
@@ -193,6 +214,18 @@ def test_right_labels_of_a_small_table_are_kept():
         ]
         losses.append(scores[0] - scores[1])
     assert np.mean(losses) < 0.01
+
+
+@pytest.mark.parametrize("max_epochs", [1, 2, 3])
+def test_rows_that_no_batch_saw_are_judged_by_the_final_networks(max_epochs):
+    """The incomplete last batch is dropped: a fifth of the rows of each epoch."""
+    X, y = make_blobs(320, n_features=10, centers=3, random_state=0)
+    net = Network(max_epochs=max_epochs, batch_size=128)
+    clf = CoTeachingClassifier(net, random_state=0).fit(X, y)
+    unseen = clf.dynamics_["n_seen"] == 0
+    assert unseen.any()
+    of_label = clf.predict_proba(X)[np.arange(320), y]
+    np.testing.assert_allclose(clf.clean_proba_[unseen], of_label[unseen], rtol=1e-5)
 
 
 def test_what_is_kept_is_mostly_right():
