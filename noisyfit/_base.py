@@ -32,6 +32,8 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
 
     ``_loss(run, batch, t)``
         Scalar to be minimised on one batch; `t` counts epochs, fractional inside one.
+    ``_check_run(run)``
+        Refuse networks or rows that it cannot train, before any pre-training.
     ``_begin(run)``
         Allocate memory per sample, before the first epoch.
     ``_end_epoch(run, epoch)``
@@ -157,6 +159,9 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
                 self.drop_last,
             )
             check_module(run, starts, self.augment)
+            for learner in learners:
+                learner.check_callbacks(valid is not None)
+            self._check_run(run)
             pretrain = self._resolve_pretrain()
             if pretrain is not None:
                 start_pretrained(pretrain, run, net, self._shape, of_encoder)
@@ -233,8 +238,6 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         return self.pretrain
 
     def _train(self, run, valid, X, y):
-        for learner in run.learners:
-            learner.check_callbacks(valid is not None)
         self._begin(run)
         self._check_stages(run)
         run.begin(valid)
@@ -293,6 +296,9 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             "n_features_in_",
         )
         return {name: getattr(self, name) for name in names if hasattr(self, name)}
+
+    def _check_run(self, run):
+        pass
 
     def _begin(self, run):
         pass

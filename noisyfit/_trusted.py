@@ -11,7 +11,8 @@ class TrustedMixin:
     """Gives a method trusted rows: ``run.data.rows["trusted"]``, a bool tensor (n,), if any.
 
     Such rows have a ``clean_proba_`` of 1 and keep their label. `needs_trusted` says whether the
-    method can do without, `needs_every_class` whether each class must have such a row.
+    method can do without, `needs_every_class` whether each class must have such a row; where it
+    must not, a mask without any row is as none.
 
     A method whose ``fit`` also takes `clean_labels` finds the true labels of the trusted rows, as
     codes, in ``run.data.rows["true"]`` (n,); those of the others are the given ones. A trusted row
@@ -52,24 +53,24 @@ class TrustedMixin:
 
     def _check_rows(self, codes, trusted=None, clean_labels=None, **others):
         of_rows = super()._check_rows(codes, **others)
-        if trusted is None:
-            if clean_labels is not None:
-                raise ValueError(
-                    "clean_labels was given without trusted, which says where to look."
-                )
+        mask = None if trusted is None else trusted_mask(trusted, codes)
+        if mask is None or not (mask.any() or self.needs_every_class):
             if self.needs_trusted:
                 raise ValueError(
                     f"{type(self).__name__} needs some labels that are known to be right; pass "
                     "fit(X, y, trusted=mask), a boolean array with one entry for each row."
                 )
+            if mask is None and clean_labels is not None:
+                raise ValueError(
+                    "clean_labels was given without trusted, which says where to look."
+                )
             return of_rows
-        mask = trusted_mask(trusted, codes)
         of_rows |= {"trusted": mask}
         if clean_labels is not None:
             of_rows |= {"true": true_codes(clean_labels, mask, codes, self.classes_)}
         found = of_rows.get("true", codes)[mask]
         missing = self.classes_[np.setdiff1d(np.arange(len(self.classes_)), found)]
-        if len(missing) and (self.needs_every_class or not mask.any()):
+        if len(missing) and self.needs_every_class:
             raise ValueError(
                 f"Every class needs a trusted row at least; there is none of {missing.tolist()}."
             )
@@ -91,6 +92,7 @@ class TrustedMixin:
 def trusted_mask(trusted, codes):
     """`trusted` as bool array (n_samples,), aligned with `codes`."""
     mask = np.asarray(trusted.cpu() if isinstance(trusted, torch.Tensor) else trusted)
+    mask = mask.copy()  # of a column it may be read-only
     if mask.dtype != bool:
         raise TypeError(
             "trusted must be a boolean array with one entry for each row, got an array of "

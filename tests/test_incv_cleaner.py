@@ -14,7 +14,7 @@ import torch
 from numpydoc.docscrape import ClassDoc
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.datasets import load_iris, make_blobs
+from sklearn.datasets import load_iris, make_blobs, make_classification
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
@@ -240,7 +240,7 @@ def test_an_oracle_of_the_noise_gives_the_recall_and_precision_of_theory(rate, n
 
 def test_chance_level_is_estimated_as_the_largest_rate_with_a_warning():
     x, true, _ = made(1000, 0)
-    with pytest.warns(UserWarning, match="chance level"):
+    with pytest.warns(UserWarning, match="leaves 10% at least"):
         cleaner = INCVCleaner(Oracle(), random_state=0).fit(x, (true + 1) % 10)
     assert cleaner.noise_rate_ == pytest.approx(0.9)
 
@@ -600,6 +600,22 @@ def test_support_and_evidence_agree():
     of_label = cleaner.out_of_fold_proba_[np.arange(300), NOISY.y]
     order = np.argsort(of_label)
     assert (np.diff(cleaner.clean_proba_[order]) >= 0).all()
+
+
+def test_labels_that_are_surely_wrong_are_still_ranked():
+    """By Bayes' rule many of two classes have a probability of exactly 0 or 1."""
+    x, y = make_classification(600, 20, n_informative=8, flip_y=0, random_state=0)
+    noisy = sym_excl(y, 0.3, random_state=0).y
+    cleaner = INCVCleaner(LogisticRegression(), random_state=0).fit(x, noisy)
+    of_label = cleaner.out_of_fold_proba_[np.arange(600), noisy].astype(float)
+    solved = right_given(of_label, cleaner.noise_rate_, 2, "symmetric")
+    assert (solved == 0).sum() > 50
+    order = np.argsort(of_label)
+    rises = np.diff(of_label[order]) > 0
+    assert (np.diff(cleaner.clean_proba_[order])[rises] > 0).all()
+    np.testing.assert_allclose(cleaner.clean_proba_, solved, atol=1e-3)
+    issues = cleaner.label_issues()
+    np.testing.assert_array_equal(issues, np.argsort(of_label, kind="stable")[: len(issues)])
 
 
 def test_short_training_is_long_enough_for_few_rows_and_columns():

@@ -254,6 +254,19 @@ def test_every_kind_has_a_line_and_a_band_between_its_quartiles():
     assert display.ax_.get_ylabel().startswith("Uncertainty")
 
 
+def test_no_band_runs_behind_the_legend_however_often_it_is_drawn():
+    ax = plt.subplots()[1]
+    for scale in (1, 50):
+        display = UncertaintyDisplay.from_values(KINDS, scale * EPOCHS, ax=ax)
+        display.figure_.draw_without_rendering()
+        highest = ax.transData.transform((1, scale * EPOCHS.max()))[1]
+        lowest = ax.transData.transform((1, scale * EPOCHS.min()))[1]
+        assert ax.get_legend().get_window_extent().y0 > highest
+        assert lowest > ax.get_window_extent().y0
+        assert 0 < len(ax.get_yticks()) <= 8
+        assert ax.get_yticks().max() < 1.1 * scale
+
+
 def test_a_kind_looks_the_same_whether_others_are_there_or_not():
     names = np.where(KINDS == OPEN, OPEN, WRONG)
     two = UncertaintyDisplay.from_values(names, EPOCHS)

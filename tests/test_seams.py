@@ -11,18 +11,25 @@ from torch import nn
 
 from noisyfit import (
     CoTeachingClassifier,
+    CoTeachingPlusClassifier,
     CrossEntropyClassifier,
     DivideMixClassifier,
     ELRClassifier,
     ForwardCorrectionClassifier,
+    INCVClassifier,
     JointOptimizationClassifier,
     MCorrectionClassifier,
+    MentorMixClassifier,
+    MentorNetClassifier,
+    MLNTClassifier,
     MomentELRClassifier,
     Network,
     NoiseAdaptationClassifier,
     PencilClassifier,
+    SelfPacedClassifier,
 )
 from noisyfit._averaging import WeightAverage
+from noisyfit.modules import MLP
 
 X, Y = make_blobs(90, n_features=4, centers=3, random_state=0)
 
@@ -147,6 +154,9 @@ class Listening(EarlyStopping):
         (MCorrectionClassifier(bootstrap_start=5), 5),
         (JointOptimizationClassifier(relabel_until=4, warmup=2), 5),
         (PencilClassifier(warmup=2, correct_until=4), 5),
+        (SelfPacedClassifier(percentile=0.8, burn_in=2, n_gradual=2), 5),
+        (MentorNetClassifier(percentile=0.8, burn_in=4), 5),
+        (MentorMixClassifier(noise_rate=0.2, burn_in=0.5), 5),
     ],
     ids=lambda value: type(value).__name__ if hasattr(value, "fit") else str(value),
 )
@@ -191,6 +201,54 @@ def test_a_scheduler_that_would_override_the_rates_of_stages_is_refused(method, 
             clf.fit(X, Y)
     else:
         assert clf.fit(X, Y).history_[-1]["lr"] == pytest.approx(0.05 * 0.125)
+
+
+# ---- what is refused before pre-training ---------------------------------------------------------
+
+
+class Encoding:
+    """Notes that it was asked for an encoder."""
+
+    def __init__(self):
+        self.asked = []
+
+    def encoder_for(self, run, net, shape, seed, check):
+        self.asked.append(net)
+        return run.learners[0].module
+
+
+MASK = np.arange(90) % 2 == 0
+SHORT = Network(MLP, max_epochs=2)
+UNWATCHED = Network(MLP, max_epochs=2, callbacks=[EarlyStopping(monitor="valid_acc")])
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "message"),
+    [
+        (CoTeachingClassifier(Network(MLP(4, 3), max_epochs=2)), {}, "pass a module class"),
+        (CoTeachingPlusClassifier(Network(MLP(4, 3), max_epochs=2)), {}, "pass a module class"),
+        (INCVClassifier(Network(MLP(4, 3), max_epochs=2)), {}, "pass a module class"),
+        (
+            MentorNetClassifier(SHORT, mentor="data_driven"),
+            {"trusted": MASK, "clean_labels": Y},
+            "rows are right",
+        ),
+        (
+            MentorNetClassifier(SHORT, use_trusted_in_training=False),
+            {"trusted": MASK | True},
+            "leaves none",
+        ),
+        (MLNTClassifier(SHORT, n_iterations=5), {}, "n_iterations=5 need more"),
+        (MLNTClassifier(SHORT, feature_net=nn.Flatten(0)), {}, "one row of features"),
+        (SelfPacedClassifier(UNWATCHED), {}, "watches valid_acc"),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "fit") else "",
+)
+def test_refusals_come_before_pretraining(method, rows, message):
+    pretrain = Encoding()
+    with pytest.raises(ValueError, match=message):
+        method.set_params(pretrain=pretrain).fit(X, Y, **rows)
+    assert not pretrain.asked
 
 
 # ---- classes that are rare ---------------------------------------------------------------------

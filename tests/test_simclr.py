@@ -22,12 +22,13 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency
+from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.dataset import ValidSplit
 from torch import nn
 from torch.utils.data import Dataset
 
-from noisyfit import Network, SimCLR
+from noisyfit import CrossEntropyClassifier, Network, SimCLR
 from noisyfit.augment import FeatureCorruption, SimCLRView
 from noisyfit.losses import nt_xent
 from noisyfit.modules import MLP, EncoderClassifier, PreActResNet18, SmallCNN
@@ -355,6 +356,24 @@ def test_constant_rows_are_handled():
 # ---- nets of all kinds -----------------------------------------------------------------------
 
 
+def test_a_plain_skorch_net_is_trained():
+    net = NeuralNetClassifier(MLP, module__hidden=(8,), max_epochs=3, batch_size=30, lr=0.1)
+    clf = fit(net)
+    assert [row["lr"] for row in clf.history_] == [0.1] * 3
+    assert clf.transform(X).shape == (90, 8)
+
+
+def test_a_linear_classifier_on_the_encoder_trains_alone():
+    encoder = fit().encoder_
+    options = {"module__encoder": encoder, "module__n_embedded": 8}
+    net = Network(EncoderClassifier, **options, max_epochs=20, lr=0.5)
+    clf = CrossEntropyClassifier(net, random_state=0).fit(X, Y)
+    module = clf.nets_[0].module_
+    for ours, theirs in zip(module.body.parameters(), encoder.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert clf.score(X, Y) > 0.8
+
+
 def test_parameters_of_the_default_net_change_one_at_a_time():
     clf = SimCLR().set_params(net__lr=0.1)
     net = clf.net
@@ -423,8 +442,14 @@ def test_bfloat16_and_gradient_clipping_train():
 def test_lazy_layers_start_from_the_seed():
     lazy = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 2))
     net = Network(lazy, max_epochs=1)
-    np.testing.assert_array_equal(fit(net).transform(X), fit(net).transform(X))
-    assert not np.array_equal(fit(net).transform(X), fit(net, random_state=1).transform(X))
+
+    def drawing(x, generator):
+        torch.rand(1)  # from the generator that layers would start from
+        return 1.1 * x
+
+    one, two = (fit(net, view=view) for view in (drawing, lambda x, generator: 1.1 * x))
+    np.testing.assert_array_equal(one.transform(X), two.transform(X))
+    assert (fit(net, view=drawing, random_state=1).transform(X) != one.transform(X)).any()
 
 
 def test_a_network_of_any_kind_is_cut_at_its_last_linear_layer():

@@ -1,6 +1,7 @@
 """Rows known to be right: alone, sliced by cross-validation, routed through a pipeline."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn
 import torch
@@ -12,7 +13,7 @@ from skorch.dataset import ValidSplit
 from torch.utils.data import TensorDataset
 
 from noisyfit import CrossEntropyClassifier, Network
-from noisyfit._trusted import TrustedMixin
+from noisyfit._trusted import TrustedMixin, trusted_mask
 from noisyfit.noise import sym_incl
 
 X, Y = make_blobs(120, n_features=3, centers=3, random_state=0)
@@ -60,9 +61,13 @@ def test_the_mask_reaches_training_and_evidence():
 
 
 def test_kinds_of_masks():
-    for mask in (MASK.tolist(), torch.from_numpy(MASK)):
+    column = pd.DataFrame({"checked": MASK})["checked"]
+    read_only = MASK.copy()
+    read_only.flags.writeable = False
+    for mask in (MASK.tolist(), torch.from_numpy(MASK), column, read_only):
+        assert trusted_mask(mask, Y).flags.writeable  # torch warns of others, once in a process
         small().fit(X, Y_NOISY, trusted=mask)
-    assert torch.equal(Listening.seen[0][0], Listening.seen[1][0])
+    assert all(torch.equal(Listening.seen[0][0], seen) for seen, _ in Listening.seen)
 
 
 def test_rows_held_out_and_streams():
@@ -101,6 +106,21 @@ def test_methods_that_need_trusted_rows_say_so():
     with pytest.raises(ValueError, match="trusted=mask"):
         small(Needy).fit(X, Y_NOISY)
     small(Needy).fit(X, Y_NOISY, trusted=MASK)
+
+
+def test_a_mask_without_a_row_is_as_none_where_no_row_is_needed():
+    class Modest(Listening):
+        needs_every_class = False
+
+    class NeedsAny(Modest):
+        needs_trusted = True
+
+    small(Modest).fit(X, Y_NOISY, trusted=mask_of([]))
+    assert Listening.seen == [None]
+    with pytest.raises(ValueError, match="trusted=mask"):
+        small(NeedsAny).fit(X, Y_NOISY, trusted=mask_of([]))
+    with pytest.raises(TypeError, match="boolean"):
+        small(Modest).fit(X, Y_NOISY, trusted=mask_of([]).astype(int))
 
 
 def check_slices(n_fits):

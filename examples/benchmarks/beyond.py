@@ -126,8 +126,8 @@ def train_encoder(task, data, folder):
     net = network(
         task,
         max_epochs=task.pretraining_epochs,
-        batch_size=512,
-        lr=0.5,
+        batch_size=128 if task.images else 512,
+        lr=0.1,
         lr_schedule=Cosine(1e-3, warmup=10),
         optimizer__weight_decay=1e-4,
     )

@@ -145,9 +145,8 @@ class CoTeachingClassifier(SmallLossMixin, BaseNoisyClassifier):
         if not is_one_of(self.schedule, ("paper", "code")):
             raise ValueError(f"schedule must be 'paper' or 'code', got {self.schedule!r}.")
 
-    def _begin(self, run):
+    def _check_run(self, run):
         refuse_equal_starts(run)
-        super()._begin(run)
 
     def _share_to_drop(self, rate, epoch, n_epochs):
         form = code_forget_rate if self.schedule == "code" else forget_rate

@@ -211,8 +211,10 @@ class CoTeachingPlusClassifier(SmallLossMixin, BaseNoisyClassifier):
         for name in ("guards", "legacy_double_softmax"):
             check_bool(getattr(self, name), name)
 
-    def _begin(self, run):
+    def _check_run(self, run):
         refuse_equal_starts(run)
+
+    def _begin(self, run):
         super()._begin(run)
         memory = run.memory
         by_default = math.ceil(_AUTO_INIT * run.max_epochs)

@@ -222,8 +222,10 @@ class INCVClassifier(BaseNoisyClassifier):
         check_integer(self.n_gradual, "n_gradual", 0)
         check_bool(self.guards, "guards")
 
-    def _begin(self, run):
+    def _check_run(self, run):
         refuse_equal_starts(run)
+
+    def _begin(self, run):
         memory = run.memory
         cleaner = self.cleaner_ = self._fit_cleaner(run)
         masks, memory.wrong = self._guarded(cleaner, run.data.y.cpu())
@@ -250,7 +252,7 @@ class INCVClassifier(BaseNoisyClassifier):
         data = run.data
         X = data.source if isinstance(data, StreamData) else data.x.cpu().numpy()
         fit = cleaner._divide if self.guards else cleaner.fit  # the former does not warn
-        fit(X, data.y.cpu().numpy())
+        fit(X, self.classes_[data.y.cpu().numpy()])
         return cleaner
 
     def _base_estimator(self, run):
@@ -271,7 +273,7 @@ class INCVClassifier(BaseNoisyClassifier):
         if not self.guards:
             return (selected, candidate), wrong
         n, agreement = len(selected), cleaner.history_[0]["agreement"]
-        if is_chance(agreement, n, len(self.classes_), cleaner.noise_type, _DEVIATIONS):
+        if is_chance(agreement, n, len(self.classes_), "symmetric", _DEVIATIONS):  # above 1 / K
             return (np.ones_like(selected), np.zeros_like(candidate)), 0.0
         clean = torch.from_numpy(np.where(selected, 1, cleaner.clean_proba_))
         likely = with_class_floor(clean, y, len(self.classes_), _LIKELY).numpy() > _LIKELY

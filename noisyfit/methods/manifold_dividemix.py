@@ -59,6 +59,7 @@ from noisyfit.schedules import ramp
 
 _PUBLISHED_DIVISIONS = 30  # in all epochs, one in ten of 300
 _BACKBONE_LR = 0.01
+_OOD_SHARE = 0.1  # of all rows that are set aside whatever their labels say
 _N_PROJECTED = 128
 _MAX_ITER = 20  # of the mixture
 _NUMBERS = ("ramp_up", "lambda_u", "lambda_e", "lambda_c", "lambda_r")
@@ -246,27 +247,35 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
             return embeddings, layer(embeddings)
 
     def _set_aside(self, run, embeddings, logits=None):
-        """Keep for training all rows but those far from their neighbours."""
+        """Keep for training all rows but those far from their neighbours.
+
+        Before any training there are no `logits` to ask.
+        """
         memory = run.memory
         distance = knn_distances(embeddings, self.n_neighbors)
         memory.n_out = self._n_out(run, distance, logits)
         memory.inside = ~farthest(distance, memory.n_out)
 
     def _n_out(self, run, distance, logits):
-        """How many rows are set aside; before any training there are no `logits` to ask."""
-        n, is_auto_share = len(distance), is_auto(self.ood_share)
+        n, by_labels = len(distance), is_auto(self.ood_share)
         if n < 3:
             return 0
         wanted = rows_set_aside(n, run.memory.n_divisions, self.ood_initial, self.ood_step)
-        if is_auto_share and logits is not None:
-            agrees = logits.argmax(1) == run.data.y
-            wanted = min(wanted, without_meaning(distance, agrees, run.n_classes).item())
-        elif not (is_auto_share or self.ood_share is None):
-            wanted = min(wanted, count_of(self.ood_share, n))
+        if by_labels:
+            bound = count_of(_OOD_SHARE, n)
+            if logits is not None:
+                bound = max(bound, self._n_meaningless(run, distance, logits))
+        else:
+            bound = n if self.ood_share is None else count_of(self.ood_share, n)
+        wanted = min(wanted, bound)
         most = max(0, n - 2 * max(run.batch_size // 2, run.n_classes))
-        if wanted > most and not is_auto_share:
+        if wanted > most and not by_labels:
             self._warn_of_cap(run, most)
         return min(wanted, most)
+
+    def _n_meaningless(self, run, distance, logits):
+        agrees = logits.argmax(1) == run.data.y
+        return without_meaning(distance, agrees, run.n_classes).item()
 
     def _warn_of_cap(self, run, most):
         if run.memory.warned_of_cap:
@@ -421,7 +430,7 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
         all_rows = torch.arange(len(data), device=run.device)
         rows = all_rows if train_rows is None else train_rows.to(run.device)
         embeddings, logits = self._measure(run, data)
-        scores, inside = self._final_outliers(run, embeddings, rows)
+        scores, inside = self._final_outliers(run, embeddings, logits, rows)
         fitted = rows[memory.inside] if self.gmm_exclude_ood else rows
         losses, clean, mixture = self._clean_posterior(run, logits, data.y, fitted)
         record = {"epoch": len(run.history) + 1, "net": 1}
@@ -435,11 +444,14 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
         self.noise_rate_ = float(1 - self.clean_proba_.mean())
         self.sample_kind_ = sample_kinds(self.clean_proba_, self.in_distribution_, self.threshold)
 
-    def _final_outliers(self, run, embeddings, rows):
+    def _final_outliers(self, run, embeddings, logits, rows):
         """Scores and membership (n,) of all rows, of which those at `rows` were trained on."""
         own = embeddings[rows]
         distance = knn_distances(own, self.n_neighbors)
-        run.memory.inside = inside = ~farthest(distance, run.memory.n_out)
+        n_out = run.memory.n_out
+        if is_auto(self.ood_share) and n_out:
+            n_out = min(n_out, self._n_meaningless(run, distance, logits[rows]))
+        run.memory.inside = inside = ~farthest(distance, n_out)
         self._neighbours_ = KNNOutlierFilter(self.n_neighbors, share=0.0)
         self._neighbours_.fit(own[inside].cpu().numpy())
         of_own = torch.exp(-distance).clamp_min(torch.finfo(distance.dtype).tiny)
@@ -450,7 +462,7 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
         if held.any():
             of_held = self._neighbours_.transform(embeddings[held].cpu().numpy())[:, 0]
             scores[held] = torch.from_numpy(of_held).to(scores)
-            kept[held] = scores[held] >= of_own[inside].min() if run.memory.n_out else True
+            kept[held] = scores[held] >= of_own[inside].min() if n_out else True
         return scores, kept
 
     def _final_logits(self, run, data):

@@ -47,8 +47,11 @@ def dropout_rate(schedule, share):
 
 
 def example_dropout(weights, rate, generator):
-    """`weights` (batch,) with all but ``int(batch * (1 - rate))`` of them, at random, set to 0."""
-    n_keep = int(len(weights) * (1 - rate) + _ROUNDING)
+    """`weights` (batch,) with all but ``int(batch * (1 - rate))`` of them, at random, set to 0.
+
+    Of few rows one stays, unless the rate is 1.
+    """
+    n_keep = max(int(len(weights) * (1 - rate) + _ROUNDING), int(rate < 1))
     if n_keep == len(weights):
         return weights
     draws = torch.rand(len(weights), generator=generator, device=weights.device)
@@ -82,7 +85,7 @@ default="predefined"
         after the burn-in and needs `trusted` rows. A `Mentor` that is trained, or the path of a
         saved one, is used as it is; one that is not says how to train the data-driven one. A
         function ``(loss, difference, progress)`` of two tensors (batch,) and an integer from 0 to
-        99 returns weights (batch,).
+        99 returns weights (batch,), which are taken as constants.
     percentile : "auto" or float in [0, 1], default="auto"
         Share of the losses below the running threshold (p). ``"auto"`` is ``1 - noise_rate``,
         kept within 0.5 and 0.9 where that is a number. Published: 0.75 at 20 and 40 % noise and 0.5
@@ -169,8 +172,8 @@ default="predefined"
     Rules are evaluated as they are. The published program lets a network imitate them, which is
     ``mentor=Mentor("lstm", n_steps=30000, batch_size=32, penalty=0).imitate("predefined")``. The
     estimated percentile is this library's; the published 0.75 costs accuracy where labels are
-    right: 3 points on two moons, 1.5 on digits. Where nothing is left out, ``clean_proba_`` is as
-    with ``clean_score="history"``, for equal weights say nothing.
+    right: 3 points on two moons, 1.5 on digits. Where a rule given by name leaves nothing out,
+    ``clean_proba_`` is as with ``clean_score="history"``, for equal weights say nothing.
 
     A data-driven mentor is trained on the trusted rows by one evaluation pass. It sees the losses
     of one moment, so its weights are probabilities for that moment; as the network goes on
@@ -251,6 +254,11 @@ default="predefined"
         self.clean_score = clean_score
         self.random_state = random_state
         self.verbose = verbose
+
+    @property
+    def needs_trusted(self):
+        """A data-driven mentor learns from rows whose true label is known."""
+        return is_untrained(self._resolve_mentor())
 
     @with_callbacks
     def fit(self, X, y=None, *, trusted=None, clean_labels=None, X_val=None, y_val=None):
@@ -346,25 +354,8 @@ default="predefined"
             raise error
         return pairs
 
-    def _check_rows(self, codes, trusted=None, **others):
-        if trusted is None and is_untrained(self._resolve_mentor()):
-            raise ValueError(
-                "A data-driven mentor learns from rows whose true label is known: pass fit(X, y, "
-                "trusted=mask), or a trained mentor."
-            )
-        return super()._check_rows(codes, trusted=trusted, **others)
-
-    def _begin(self, run):
-        super()._begin(run)
+    def _check_run(self, run):
         memory, rows = run.memory, run.data.rows
-        memory.curriculum, memory.schedule = self._resolve_mentor(), self._resolve_dropout()
-        memory.threshold = MovingPercentile(1.0, self.decay)
-        memory.burn_in = memory.ramp_start = self._resolve_burn_in(run)
-        memory.rate_epoch = max(1, memory.burn_in)
-        if not is_auto(self.percentile):
-            memory.rate = 1.0 - self.percentile
-        elif memory.rate is not None:
-            memory.rate = min(max(memory.rate, _SMALLEST_FORGOTTEN), _LARGEST_FORGOTTEN)
         memory.trusted = rows.get("trusted")
         memory.true = rows.get("true", run.data.y)
         memory.train_rows = None
@@ -372,6 +363,34 @@ default="predefined"
             memory.train_rows = (~memory.trusted).nonzero().squeeze(1)
             if len(memory.train_rows) == 0:
                 raise ValueError("All rows are trusted; use_trusted_in_training=False leaves none.")
+        memory.curriculum = self._resolve_mentor()
+        if is_untrained(memory.curriculum):
+            self._prepare_lesson(run)
+
+    def _prepare_lesson(self, run):
+        """What a data-driven mentor learns from."""
+        memory, mentor = run.memory, run.memory.curriculum
+        if mentor.random_state is None:
+            mentor.random_state = int(run.rng.integers(2**31))
+        rows = memory.trusted.nonzero().squeeze(1)
+        y, true = run.data.y[rows], memory.true[rows]
+        noise = self.trusted_noise
+        if noise == "synthetic" or (noise == "auto" and "true" not in run.data.rows):
+            rate = _SYNTHETIC_RATE if is_auto(self.noise_rate) else self.noise_rate
+            y = with_wrong_labels(true, rate, run.n_classes, run.rng)
+        memory.lesson = Lesson(rows, y, true)
+
+    def _begin(self, run):
+        super()._begin(run)
+        memory = run.memory
+        memory.schedule = self._resolve_dropout()
+        memory.threshold = MovingPercentile(1.0, self.decay)
+        memory.burn_in = memory.ramp_start = self._resolve_burn_in(run)
+        memory.rate_epoch = max(1, memory.burn_in)
+        if not is_auto(self.percentile):
+            memory.rate = 1.0 - self.percentile
+        elif memory.rate is not None:
+            memory.rate = min(max(memory.rate, _SMALLEST_FORGOTTEN), _LARGEST_FORGOTTEN)
         self._plan_mentor(run)
         if self.scale_decay_by_weights:
             memory.weight_decay = DecayInLoss(run.learners[0])
@@ -387,26 +406,17 @@ default="predefined"
         return min(epochs_before_doubt(epochs, self._shape, run.steps_per_epoch), n // 2)
 
     def _plan_mentor(self, run):
-        """When a data-driven mentor is trained, and what it learns from."""
+        """When a data-driven mentor is trained."""
         memory, mentor = run.memory, run.memory.curriculum
         memory.updates = []
         run.last_stage = memory.burn_in
         self.mentor_ = mentor if isinstance(mentor, Mentor) and mentor.is_trained else None
         if not is_untrained(mentor):
             return
-        if mentor.random_state is None:
-            mentor.random_state = int(run.rng.integers(2**31))
         later = np.linspace(*_UPDATES, self.n_mentor_updates) * run.max_epochs
         later = [min(max(memory.burn_in + 1, round(e)), run.max_epochs - 1) for e in later]
         memory.updates = [memory.burn_in, *later]
         run.last_stage = max(memory.updates)
-        rows = memory.trusted.nonzero().squeeze(1)
-        y, true = run.data.y[rows], memory.true[rows]
-        noise = self.trusted_noise
-        if noise == "synthetic" or (noise == "auto" and "true" not in run.data.rows):
-            rate = _SYNTHETIC_RATE if is_auto(self.noise_rate) else self.noise_rate
-            y = with_wrong_labels(true, rate, run.n_classes, run.rng)
-        memory.lesson = Lesson(rows, y, true)
 
     def _estimate_rate(self, run):
         return min(super()._estimate_rate(run), _LARGEST_FORGOTTEN)
@@ -423,8 +433,8 @@ default="predefined"
             share = memory.threshold.share if share is None else share
             memory.lesson.teach(memory.curriculum, run, share, percent(epoch, run.max_epochs))
             self.mentor_ = memory.curriculum
-        has_network = isinstance(memory.curriculum, Mentor)
-        memory.weighs = epoch >= memory.burn_in and (has_network or memory.forget > 0)
+        keeps_all = memory.forget == 0 and memory.curriculum in CURRICULA.values()
+        memory.weighs = epoch >= memory.burn_in and not keeps_all
         memory.selection.is_open &= memory.weighs
         order = None if memory.train_rows is None else run.shuffled(memory.train_rows)
         selected = n_batches = 0
@@ -459,7 +469,8 @@ default="predefined"
         if not memory.weighs:
             return torch.ones_like(losses)
         difference = losses - memory.threshold.update(losses)
-        return memory.curriculum(losses, difference, progress).to(losses.dtype)
+        with torch.no_grad():  # a function may have parameters
+            return memory.curriculum(losses, difference, progress).to(losses.dtype)
 
     def _finish(self, run):
         super()._finish(run)

@@ -296,19 +296,21 @@ class MLNTClassifier(BaseNoisyClassifier):
             raise ValueError(f"teacher_decay must be one number or two, got {decay!r}.")
         return decay
 
+    def _check_run(self, run):
+        memory = run.memory
+        self._parts_ = memory.parts = self._divide_epochs(run.max_epochs)
+        memory.rate, memory.mentor = self._full_rate(run), None
+        if memory.rate:
+            self._rehearse(run, *run.learners)
+
     def _begin(self, run):
         memory = run.memory
-        (net,) = run.learners
-        memory.average = memory.teacher = memory.mentor = memory.rows = None
+        memory.average = memory.teacher = memory.rows = None
         memory.mixes = False
-        self._parts_ = memory.parts = self._divide_epochs(run.max_epochs)
         memory.first = len(memory.parts) - self.n_iterations
-        memory.rate = self._full_rate(run)
         self._set_schedules(run)
-        if memory.rate:
-            self._rehearse(run, net)
         if len(memory.parts) > 1:
-            net.keep_start()
+            run.learners[0].keep_start()
 
     def _divide_epochs(self, n):
         """(begin, end) of the networks that are trained one after the other."""

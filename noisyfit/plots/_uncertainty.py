@@ -199,7 +199,12 @@ class UncertaintyDisplay:
             self.lines_ += self.ax_.plot(epochs, means, marker=marker, label=label, **line)
         self.ax_.xaxis.get_major_locator().set_params(integer=True)
         self.ax_.set(xlabel="Epoch", ylabel="Uncertainty (mean, quartiles)")
-        self.ax_.legend(frameon=False)
+        self.ax_.autoscale(axis="y")
+        low, high = self.ax_.get_ylim()
+        ticks = [tick for tick in self.ax_.get_yticks() if low <= tick <= high]
+        self.ax_.set(yticks=ticks, ylim=(low, high + 0.34 * (high - low)))  # room for the legend
+        self.ax_.spines["left"].set_bounds(low, high)
+        self.ax_.legend(frameon=False, loc="upper left")
         return self
 
 

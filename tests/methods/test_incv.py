@@ -364,9 +364,34 @@ def test_all_rows_are_selected_where_nothing_can_be_predicted(guards):
         assert clf.selected_.all()
         assert clf.run.memory.wrong == 0
     else:
-        with pytest.warns(UserWarning, match="chance level"):
+        with pytest.warns(UserWarning, match="leaves 50% at least"):
             clf = spied(x=x, y=y, guards=False)
         assert not clf.selected_.all()
+
+
+def test_pairs_of_many_classes_are_told_from_chance():
+    """Ten classes of which a model predicts four tenths: under a half, four times chance."""
+    x, y = make_blobs(600, n_features=8, centers=10, cluster_std=1.0, random_state=0)
+    noisy = np.where(np.arange(600) % 5 < 3, np.random.default_rng(0).permutation(y), y)
+    clf = spied(x=x, y=noisy, cleaner=INCVCleaner(LogisticRegression(), noise_type="pair"))
+    assert 0.2 < clf.cleaner_.history_[0]["agreement"] < 0.5
+    assert not clf.selected_.all()
+    assert clf.run.memory.wrong > 0
+    right = noisy == y
+    assert right[clf.selected_].mean() > right.mean() + 0.2
+
+
+def test_names_of_classes_reach_the_cleaner():
+    names = np.array(["ash", "elm", "fir"])
+    clf, by_number = spied(y=names[NOISY.y]), spied()
+    cleaner = clf.cleaner_
+    np.testing.assert_array_equal(cleaner.classes_, names)
+    np.testing.assert_array_equal(cleaner.refined_labels_, names[by_number.cleaner_.refined_labels_])
+    np.testing.assert_array_equal(clf.clean_proba_, by_number.clean_proba_)
+    x = np.random.default_rng(0).normal(size=(200, 4))
+    rare = np.repeat(["no", "yes"], [180, 20])
+    with pytest.warns(UserWarning, match=r"classes \['yes'\]"):
+        spied(x=x, y=rare, guards=False)
 
 
 def test_guards_keep_clean_data_whole():

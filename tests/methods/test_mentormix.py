@@ -289,8 +289,19 @@ def test_auto_burn_in_is_at_least_ten_epochs_and_at_most_half():
         clf._input_scale_ = SimpleNamespace(shape=(columns,))
         return clf._burn_in_epochs(run)
 
-    assert [length(e, 64) for e in (200, 50, 10, 1)] == [20, 10, 5, 0]
+    assert [length(e, 64) for e in (200, 50, 10, 1)] == [20, 10, 5, 1]
     assert length(200, 2) == 75
+
+
+def test_an_untrained_network_estimates_nothing():
+    """It contradicts nearly all labels, the right ones too; one epoch is plain training."""
+    net = Network(max_epochs=1, batch_size=32)
+    plain = CrossEntropyClassifier(net, random_state=0).fit(X, Y)
+    clf = MentorMixClassifier(net, random_state=0).fit(X, Y)
+    np.testing.assert_array_equal(clf.predict_proba(X), plain.predict_proba(X))
+    np.testing.assert_allclose(clf.clean_proba_, plain.clean_proba_, atol=1e-6)
+    with pytest.raises(ValueError, match="burn_in=0 .* noise_rate='auto'"):
+        clf.set_params(burn_in=0.0).fit(X, Y)
 
 
 def test_the_rate_is_estimated_before_anything_is_mixed(digits):

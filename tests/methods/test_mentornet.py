@@ -115,7 +115,7 @@ def test_burn_in_is_counted_in_epochs_or_as_a_share(burn_in, max_epochs, epochs)
     net = Network(max_epochs=max_epochs, batch_size=100)
     wide = np.random.default_rng(0).normal(size=(160, 9))
     with pytest.raises(Stop):
-        Begun(net, burn_in=burn_in).fit(wide, Y)
+        Begun(net, burn_in=burn_in, percentile=0.7).fit(wide, Y)
     assert Watched.rows == [epochs]
 
 
@@ -206,9 +206,43 @@ def test_a_batch_without_weight_takes_no_step():
         assert torch.equal(value, untouched._state[name])
     assert (first[3] == 0).all()
     assert untouched.threshold_ > 0  # but the threshold moves
-    everything_dropped = Watched(QUICK, example_dropout=[(1, 1)], burn_in=0, random_state=0)
+    everything_dropped = Watched(QUICK, example_dropout=[(1, 1)], random_state=0)
     a = everything_dropped.fit(X, Y).predict_proba(X)
     np.testing.assert_array_equal(a, untouched.predict_proba(X))
+
+
+def test_a_function_weighs_even_where_no_loss_is_large():
+    def by_loss(loss, difference, progress):
+        return torch.exp(-loss)
+
+    params = {"percentile": 1.0, "burn_in": 2, "example_dropout": None, "random_state": 0}
+    clf = Watched(QUICK, mentor=by_loss, **params).fit(X, NOISY.y)
+    weights = torch.stack([w for p, _, w in Watched.seen if p > 100 * 2 / 6])
+    assert (weights < 1).all()
+    assert clf.history_[-1]["selected"] < 1
+    assert clf.threshold_ > 0
+    rule = MentorNetClassifier(QUICK, **params).fit(X, NOISY.y)
+    assert rule.threshold_ is None
+    history = clone(rule).set_params(clean_score="history").fit(X, NOISY.y).clean_proba_
+    np.testing.assert_allclose(rule.clean_proba_, history, rtol=1e-5)  # equal weights say nothing
+
+
+def test_the_weights_of_a_module_are_constants_and_its_parameters_are_left_alone():
+    class Sloped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.slope = torch.nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, loss, difference, progress):
+            return torch.exp(-self.slope * loss)
+
+    params = {"percentile": 0.6, "burn_in": 1, "random_state": 0}
+    mentor = Sloped()
+    clf = MentorNetClassifier(QUICK, mentor=mentor, **params).fit(X, NOISY.y)
+    assert mentor.slope.grad is None
+    assert mentor.slope == 1
+    same = MentorNetClassifier(QUICK, mentor=lambda x, *_: torch.exp(-x), **params)
+    np.testing.assert_array_equal(clf.predict_proba(X), same.fit(X, NOISY.y).predict_proba(X))
 
 
 def test_the_percentile_follows_the_noise_rate():
@@ -230,6 +264,24 @@ def test_the_unknown_percentile_is_estimated(digits):
     assert clf.history_[-1]["selected"] == pytest.approx(0.6, abs=0.1)
     clean = MentorNetClassifier(net, random_state=0).fit(x, y)
     assert clean.forget_rate_ < 0.05
+
+
+def test_an_untrained_network_estimates_nothing(digits):
+    """It contradicts nearly all labels, the right ones too."""
+    images, y = digits
+    clf = MentorNetClassifier(Network(max_epochs=1), augment=None, random_state=0)
+    clf.fit(images, y)
+    assert clf.forget_rate_ == 0
+    assert clf.history_[0]["selected"] == 1
+    with pytest.raises(ValueError, match="burn_in=0 .* percentile='auto'"):
+        clf.set_params(burn_in=0.0).fit(images, y)
+    clf.set_params(noise_rate=0.2).fit(images, y)
+
+
+def test_batches_of_one_row_are_trained_on():
+    x, y = make_blobs(60, n_features=4, centers=4, random_state=0)
+    clf = MentorNetClassifier(Network(max_epochs=3, batch_size=1, lr=0.01), random_state=0)
+    assert clf.fit(x, y).score(x, y) > 0.9
 
 
 def test_right_labels_of_a_small_table_are_kept():
@@ -381,6 +433,14 @@ def test_classes_without_a_trusted_row_are_no_obstacle():
     assert clf.mentor_.is_trained
 
 
+def test_a_rule_does_without_trusted_rows():
+    """As where a fold of a cross-validation has none."""
+    none = MentorNetClassifier(QUICK, random_state=0).fit(X, NOISY.y)
+    empty = MentorNetClassifier(QUICK, use_trusted_in_training=False, random_state=0)
+    empty.fit(X, NOISY.y, trusted=MASK & False, clean_labels=Y)
+    np.testing.assert_array_equal(empty.predict_proba(X), none.predict_proba(X))
+
+
 def one_kind(right):
     return MASK & (NOISY.changed != right)
 
@@ -396,7 +456,7 @@ def one_kind(right):
         ({}, {"trusted": one_kind(False), "clean_labels": Y}, "rows are wrong"),
         ({"trusted_noise": "given"}, {"trusted": MASK}, "rows are right"),
         ({}, {"trusted": np.arange(160) == 3}, "rows are right"),
-        ({}, {"trusted": MASK & False}, "trusted row"),
+        ({}, {"trusted": MASK & False}, "trusted=mask"),
         ({}, {"trusted": MASK, "clean_labels": Y + 1}, "occur in y where trusted is True, got 4"),
         ({}, {"trusted": MASK, "clean_labels": NAMES[Y]}, "occur in y .* 'ash'"),
         ({}, {"trusted": MASK, "clean_labels": np.where(Y, Y, np.nan)}, "occur in y .* nan"),

@@ -226,6 +226,18 @@ def test_the_unknown_percentile_is_estimated(digits):
     assert clf.fit(images, noisy).forget_rate_ == pytest.approx(0.4, abs=0.1)
 
 
+def test_an_untrained_network_estimates_nothing(digits):
+    """It contradicts nearly all labels, the right ones too."""
+    images, y = digits
+    net = Network(max_epochs=1)
+    plain = CrossEntropyClassifier(net, augment=None, random_state=0).fit(images, y)
+    clf = SelfPacedClassifier(net, augment=None, random_state=0).fit(images, y)
+    assert clf.forget_rate_ == 0
+    np.testing.assert_array_equal(clf.predict_proba(images), plain.predict_proba(images))
+    with pytest.raises(ValueError, match="burn_in=0 .* percentile='auto'"):
+        clf.set_params(burn_in=0).fit(images, y)
+
+
 # ---- what it gives -----------------------------------------------------------------------------
 
 
@@ -267,6 +279,12 @@ def test_large_weights_of_large_losses_are_no_evidence(curriculum):
         Network(max_epochs=15), curriculum=curriculum, percentile=0.7, burn_in=2, random_state=0
     ).fit(X, noisy.y)
     assert roc_auc_score(~noisy.changed, clf.clean_proba_) > 0.8
+
+
+def test_batches_of_one_row_are_trained_on():
+    X, Y = make_blobs(60, n_features=4, centers=3, random_state=0)
+    clf = SelfPacedClassifier(Network(max_epochs=3, batch_size=1, lr=0.01), random_state=0)
+    assert clf.fit(X, Y).score(X, Y) > 0.9
 
 
 @pytest.mark.parametrize("params", [{}, {"selection": "rank"}, PUBLISHED])
