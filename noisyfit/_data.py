@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -23,7 +24,8 @@ def as_data(source, codes, scale, device, net, seed=0):
         workers = net.get_params_for("iterator_train").get("num_workers", 0)
         of_rows = scale.constants(device) if len(scale.shape) == 1 else None
         return StreamData(source, y, device, workers, seed, of_rows)
-    return TensorData(scale.table(source) if scale.is_table else source, y, device)
+    is_table = isinstance(source, np.ndarray)  # the network may have been trained on a stream
+    return TensorData(scale.table(source) if is_table else source, y, device)
 
 
 class Batch(NamedTuple):

@@ -256,7 +256,9 @@ class Mentor:
 
     @classmethod
     def load(cls, path):
-        """Read a mentor that `save` has written.
+        """Read a mentor that `save` has written, to weigh samples.
+
+        The file does not hold how it was trained, so that training anew takes the defaults.
 
         Parameters
         ----------

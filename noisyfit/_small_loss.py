@@ -33,6 +33,11 @@ def forget_rate(epoch, noise_rate, n_gradual, exponent=1.0):
     return noise_rate * min(epoch**exponent / n_gradual, 1.0)
 
 
+def epochs_to_rate(n_gradual, exponent, most):
+    """Zero-based epoch in which `forget_rate` is first the noise rate, at most `most`."""
+    return next((e for e in range(most) if e**exponent >= n_gradual), most)
+
+
 def code_forget_rate(epoch, noise_rate, n_gradual, exponent=1.0):
     """The same as in the authors' code: T_k equal steps from 0 to ``tau**c``, then tau."""
     if epoch >= n_gradual:
@@ -125,7 +130,8 @@ class SmallLossMixin:
         plain = self.n_gradual or _PLAIN_EPOCHS
         plain = epochs_before_doubt(plain, self._shape, run.steps_per_epoch)
         memory.rate_epoch = max(1, min(plain, run.max_epochs // 2))
-        run.last_stage = self.n_gradual + (memory.rate_epoch if memory.rate is None else 0)
+        run.last_stage = self._ramp_length(run.max_epochs)
+        run.last_stage += memory.rate_epoch if memory.rate is None else 0
 
     def _train_epoch(self, run, epoch):
         self._open_epoch(run, epoch)
@@ -146,6 +152,10 @@ class SmallLossMixin:
     def _share_to_drop(self, rate, epoch, n_epochs):
         """Share dropped in an epoch counted from the ramp's begin, of `n_epochs` from there on."""
         return forget_rate(epoch, rate, self.n_gradual, self.exponent)
+
+    def _ramp_length(self, max_epochs):
+        """Epochs until the full share is dropped."""
+        return epochs_to_rate(self.n_gradual, self.exponent, max_epochs)
 
     def _estimate_rate(self, run):
         return estimated_rate(run, self.ensemble)

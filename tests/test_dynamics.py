@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from noisyfit import CrossEntropyClassifier, Network
 from noisyfit._dynamics import Dynamics, label_events
@@ -52,6 +53,30 @@ def test_full_buffer_is_summed_up_early(monkeypatch):
         assert not small._held
     expected = np.mean([label_events(z, y).numpy() for z in batches], axis=0)
     np.testing.assert_allclose(small.means()["margin"], expected[:, 2], atol=1e-5)
+
+
+def test_rows_that_do_not_count_leave_no_trace():
+    y = torch.tensor([0, 1, 0, 1])
+    logits = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [torch.inf, torch.nan]])
+    counts = torch.tensor([True, True, False, False])
+    masked, fewer = Dynamics(y), Dynamics(y)
+    masked.observe(torch.arange(4), logits, counts)
+    masked.observe(torch.tensor([2]), logits[2:3])
+    fewer.observe(torch.arange(2), logits[:2])
+    fewer.observe(torch.tensor([2]), logits[2:3])
+    assert masked.end_epoch() == fewer.end_epoch() == 1 / 3
+    for name, values in masked.means().items():
+        assert torch.equal(values, fewer.means()[name])
+
+
+def test_a_full_buffer_does_not_ask_the_device(monkeypatch):
+    monkeypatch.setattr("noisyfit._dynamics._BUFFER", 5)
+    with FakeTensorMode():
+        dynamics = Dynamics(torch.zeros(8, dtype=torch.int64))
+        counts = torch.empty(8, dtype=torch.bool)
+        for mask in (None, counts):
+            dynamics.observe(torch.arange(8), torch.empty(8, 3), mask)
+            assert not dynamics._held
 
 
 def test_history_outlasts_memorisation_on_digits(digits):

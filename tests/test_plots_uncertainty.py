@@ -259,8 +259,8 @@ def test_no_band_runs_behind_the_legend_however_often_it_is_drawn():
     for scale in (1, 50):
         display = UncertaintyDisplay.from_values(KINDS, scale * EPOCHS, ax=ax)
         display.figure_.draw_without_rendering()
-        highest = ax.transData.transform((1, scale * EPOCHS.max()))[1]
-        lowest = ax.transData.transform((1, scale * EPOCHS.min()))[1]
+        drawn = np.array([values[1:] for values in display.curves.values()])
+        lowest, highest = (ax.transData.transform((1, f(drawn)))[1] for f in (np.min, np.max))
         assert ax.get_legend().get_window_extent().y0 > highest
         assert lowest > ax.get_window_extent().y0
         assert 0 < len(ax.get_yticks()) <= 8
@@ -393,8 +393,8 @@ def test_rows_of_no_class_are_found_where_scores_are_small_or_uncertainty_large(
 
 
 def test_uncertainties_near_zero_keep_their_order():
-    tiny = np.array([1e-12, 2e-12, 3e-12, 4e-12, 5e-12, 6e-12])
-    is_open = tiny > 3.5e-12
+    tiny = np.float32([1e-9, 2e-9, 3e-9, 4e-9, 5e-9, 6e-9])
+    is_open = tiny > 3.5e-9
     display = DetectionRocDisplay.from_estimator(Fitted(uncertainty_=tiny), is_open, find=OPEN)
     assert display.auroc == {"Fitted": 1.0}
 
@@ -470,6 +470,10 @@ def test_kinds_colour_the_map_in_their_own_order(rows, manifold):
     lines = UncertaintyDisplay.from_values(KINDS, EPOCHS).lines_
     for points, kind, line in zip(display.points_, (CLEAN, WRONG, OPEN), lines, strict=True):
         np.testing.assert_array_equal(points.get_offsets(), display.embedding[kinds == kind])
+        assert to_hex(points.get_facecolor()[0]) == to_hex(line.get_color())
+    two = EmbeddingDisplay.from_estimator(manifold, X[:50], kinds=kinds[:50], method="pca")
+    assert legend(two.ax_) == [WRONG, OPEN]
+    for points, line in zip(two.points_, lines[1:], strict=True):
         assert to_hex(points.get_facecolor()[0]) == to_hex(line.get_color())
 
 

@@ -382,6 +382,15 @@ def test_policy_in_autocast_does_the_same(view):
     assert torch.equal(out, view(x, seeded()))
 
 
+@pytest.mark.parametrize("view", [RandAugment(), RandAugment(n_ops=0), FixMatchRandAugment()])
+def test_view_of_floats_enters_a_network_that_learns(view):
+    weight = torch.ones(2, 3, 3, 3, requires_grad=True)
+    torch.conv2d(
+        view(torch.rand(8, 3, 8, 8, generator=seeded()), seeded()), weight
+    ).sum().backward()
+    assert weight.grad.abs().sum() > 0
+
+
 def test_rand_augment_without_operations_returns_the_images():
     x = images((5, 3, 8, 8))
     assert torch.equal(RandAugment(n_ops=0)(x, seeded()), x)

@@ -212,8 +212,9 @@ def page(results):
         f"{size}, {first.epochs} epochs, crops and mirror images for everybody. Pre-training is "
         f"SimCLR on the same images without labels, {first.pretraining_epochs} epochs, "
         f"{cell([row['seconds'] for row in encoders], 0)} s; a linear classifier that is trained "
-        f"on its features and the true labels reaches {cell([row['last'] for row in encoders], 1)} %. "
-        "Written by\n\n```bash\npython examples/benchmarks/beyond.py\n```",
+        "on its features and the true labels reaches "
+        f"{cell([row['last'] for row in encoders], 1)} %. Written by\n\n"
+        "```bash\npython examples/benchmarks/beyond.py\n```",
         machines(results),
         "Mean ± standard deviation over the seeds; the column of seeds says how many. The AUROC of "
         "wrong labels counts images of no class as wrong; that of images out of distribution is "

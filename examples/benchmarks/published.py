@@ -17,7 +17,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import _settings_losses  # noqa: F401 (enters its settings)
+import _settings_beyond  # noqa: F401 (enters its settings)
+import _settings_losses  # noqa: F401 (as well)
 import _settings_selection  # noqa: F401 (as well)
 import numpy as np
 from _settings import SETTINGS, KerasDecay, LowerMomentum
@@ -31,6 +32,7 @@ from noisyfit.schedules import CosineRestarts, LinearDecay, Step
 EPOCHS_IN = ("warmup", "bootstrap_start", "guided_start", "temperature_epochs", "prune_start")
 EPOCHS_IN += ("prune_interval", "relabel_until", "correct_until", "n_gradual", "window")
 EPOCHS_IN += ("loss_history", "init_epoch", "pretrain_epochs", "cleaning_epochs")
+EPOCHS_IN += ("redivide_every",)
 RAMPS_IN = ("ramp", "ramp_up", "strength_ramp", "average_ramp")  # lengths that need not be whole
 LOADERS = {
     "cifar10": datasets.load_cifar10,
@@ -106,6 +108,9 @@ def shortened(clf, epochs, rows=1.0):
             clf.set_params(**{name: in_proportion(params[name], share)})
     if isinstance(params.get("plain_steps"), int):
         clf.set_params(plain_steps=round(params["plain_steps"] * share * rows))
+    if hasattr(params.get("pretrain"), "net"):
+        longest = params["pretrain"].net.max_epochs
+        clf.set_params(pretrain__net__max_epochs=in_proportion(longest, share))
     by_step = rows if params.get("ramp_unit") == "steps" else 1.0
     for name in RAMPS_IN:
         if isinstance(params.get(name), int | float):

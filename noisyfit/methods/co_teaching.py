@@ -31,9 +31,11 @@ class CoTeachingClassifier(SmallLossMixin, BaseNoisyClassifier):
         two-component mixture on the losses calls wrong, at most 0.8; less where the networks
         agree with more than a quarter of those labels.
     n_gradual : int, default=10
-        Epochs in which the dropped share grows to the noise rate (T_k).
+        Epochs in which the dropped share grows to the noise rate (T_k); in general it is reached
+        after ``n_gradual ** (1 / exponent)``.
     exponent : float, default=1.0
-        The share grows with ``epoch ** exponent`` (c).
+        The share grows with ``epoch ** exponent`` (c): with 0.5 it takes 100 epochs for an
+        `n_gradual` of 10, with 2 it takes 4.
     schedule : {"paper", "code"}, default="paper"
         How the dropped share grows. ``"code"`` is the authors' code: `n_gradual` equally spaced
         values from 0 to ``noise_rate ** exponent``, then the noise rate.
@@ -49,9 +51,9 @@ class CoTeachingClassifier(SmallLossMixin, BaseNoisyClassifier):
         encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: how often a sample was selected in those of the last ten epochs
-        that drop the full share (``"auto"``; as ``"history"`` if there are none); how often the
-        networks predicted its label in training; its final probability; or a splitter of
-        `noisyfit.mixtures` on one minus the second.
+        that drop the full share, its ties broken by the next (``"auto"``; as ``"history"`` if there
+        are none); how often the networks predicted its label in training; its final probability;
+        or a splitter of `noisyfit.mixtures` on one minus the second.
     random_state : int, RandomState instance or None, default=None
         Seed of starts, order, augmentation and dropout.
     verbose : int, default=0
@@ -86,10 +88,10 @@ class CoTeachingClassifier(SmallLossMixin, BaseNoisyClassifier):
     Notes
     -----
     Where the authors' code departs from the paper, the paper is followed: the exponent acts on
-    the epoch and the noise rate is reached after `n_gradual` epochs, for which there is
-    `schedule`, and the loss is the plain mean over the kept samples (the code divides by their
-    number twice). An incomplete last batch is dropped as in the code, unless there are fewer than
-    two batches.
+    the epoch and, with an exponent of 1, the noise rate is reached after `n_gradual` epochs, for
+    which there is `schedule`, and the loss is the plain mean over the kept samples (the code
+    divides by their number twice). An incomplete last batch is dropped as in the code, unless there
+    are fewer than two batches.
 
     References
     ----------
@@ -151,6 +153,9 @@ class CoTeachingClassifier(SmallLossMixin, BaseNoisyClassifier):
     def _share_to_drop(self, rate, epoch, n_epochs):
         form = code_forget_rate if self.schedule == "code" else forget_rate
         return form(epoch, rate, self.n_gradual, self.exponent)
+
+    def _ramp_length(self, max_epochs):
+        return self.n_gradual if self.schedule == "code" else super()._ramp_length(max_epochs)
 
     def _loss(self, run, batch, t):
         f, g = run.learners

@@ -93,9 +93,10 @@ class CoTeachingPlusClassifier(SmallLossMixin, BaseNoisyClassifier):
         encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: how often a sample was among the small losses of its whole
-        batch in those of the last ten epochs that drop the full share (``"auto"``; as
-        ``"history"`` if there are none); how often the networks predicted its label in training;
-        its final probability; or a splitter of `noisyfit.mixtures` on one minus the second.
+        batch in those of the last ten epochs that drop the full share, its ties broken by the
+        next (``"auto"``; as ``"history"`` if there are none); how often the networks predicted its
+        label in training; its final probability; or a splitter of `noisyfit.mixtures` on one minus
+        the second.
     random_state : int, RandomState instance or None, default=None
         Seed of starts, order, augmentation and dropout.
     verbose : int, default=0

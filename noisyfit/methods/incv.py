@@ -65,6 +65,7 @@ class INCVClassifier(BaseNoisyClassifier):
     cleaning_epochs : "auto" or int, default="auto"
         Epochs of each of its trainings (published: 50 of 200). ``"auto"`` is a quarter of the
         net's ``max_epochs``, or as many as 100 steps need (250 in two columns), at most all.
+        Without effect on a cleaner with a base estimator of its own.
     warmup : "auto" or int, default="auto"
         Epochs before the candidates come in. ``"auto"`` is a fifth of all, two fifths for pair
         noise or an estimated noise rate above 0.6, as published; up to half on tables with few
@@ -83,7 +84,8 @@ class INCVClassifier(BaseNoisyClassifier):
         shifts images at random (and mirrors colour images) and leaves tables alone.
     pretrain : "auto", SimCLR, module, state dict or path, optional
         Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
-        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random.
+        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random, as those
+        of the cleaning always do.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: the posterior by networks that had not seen the row
         (``"auto"``), how often the networks predicted the given label in training, its final

@@ -59,7 +59,7 @@ from noisyfit.schedules import ramp
 
 _PUBLISHED_DIVISIONS = 30  # in all epochs, one in ten of 300
 _BACKBONE_LR = 0.01
-_OOD_SHARE = 0.1  # of all rows that are set aside whatever their labels say
+_OOD_SHARE = 0.05  # of all rows that are set aside whatever their labels say
 _N_PROJECTED = 128
 _MAX_ITER = 20  # of the mixture
 _NUMBERS = ("ramp_up", "lambda_u", "lambda_e", "lambda_c", "lambda_r")
@@ -264,7 +264,7 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
         if by_labels:
             bound = count_of(_OOD_SHARE, n)
             if logits is not None:
-                bound = max(bound, self._n_meaningless(run, distance, logits))
+                bound += self._n_meaningless(run, distance, logits)
         else:
             bound = n if self.ood_share is None else count_of(self.ood_share, n)
         wanted = min(wanted, bound)

@@ -98,7 +98,8 @@ class MentorMixClassifier(BaseNoisyClassifier):
         running statistics.
     ema_decay : float in [0, 1), optional
         Average the weights over the steps with this decay, after a plain mean of the first ones,
-        and predict with the average; 0.9999 was published. By default the last ones predict.
+        and predict with the average, also after early stopping with ``load_best=True``; 0.9999 was
+        published. By default the last ones predict.
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``, before mixing. ``"auto"`` shifts images
         at random (and mirrors colour images) and leaves tables alone.

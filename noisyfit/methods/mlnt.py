@@ -131,7 +131,8 @@ class MLNTClassifier(BaseNoisyClassifier):
         the likeliest hundredth stays.
     predict_with : {"teacher", "student"}, default="teacher"
         Whose weights the fitted network has. Scores of validation data during training are the
-        student's.
+        student's; early stopping with ``load_best=True`` loads its best ones, which only
+        ``"student"`` keeps.
     augment : "auto", None or callable, default="auto"
         Random view of a batch, ``augment(x, generator)``, the same for all passes. ``"auto"``
         shifts images at random (and mirrors colour images) and leaves tables alone.

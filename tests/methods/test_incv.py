@@ -386,7 +386,9 @@ def test_names_of_classes_reach_the_cleaner():
     clf, by_number = spied(y=names[NOISY.y]), spied()
     cleaner = clf.cleaner_
     np.testing.assert_array_equal(cleaner.classes_, names)
-    np.testing.assert_array_equal(cleaner.refined_labels_, names[by_number.cleaner_.refined_labels_])
+    np.testing.assert_array_equal(
+        cleaner.refined_labels_, names[by_number.cleaner_.refined_labels_]
+    )
     np.testing.assert_array_equal(clf.clean_proba_, by_number.clean_proba_)
     x = np.random.default_rng(0).normal(size=(200, 4))
     rare = np.repeat(["no", "yes"], [180, 20])

@@ -300,7 +300,7 @@ def test_an_untrained_network_estimates_nothing():
     clf = MentorMixClassifier(net, random_state=0).fit(X, Y)
     np.testing.assert_array_equal(clf.predict_proba(X), plain.predict_proba(X))
     np.testing.assert_allclose(clf.clean_proba_, plain.clean_proba_, atol=1e-6)
-    with pytest.raises(ValueError, match="burn_in=0 .* noise_rate='auto'"):
+    with pytest.raises(ValueError, match=r"burn_in=0 .* noise_rate='auto'"):
         clf.set_params(burn_in=0.0).fit(X, Y)
 
 

@@ -273,7 +273,7 @@ def test_an_untrained_network_estimates_nothing(digits):
     clf.fit(images, y)
     assert clf.forget_rate_ == 0
     assert clf.history_[0]["selected"] == 1
-    with pytest.raises(ValueError, match="burn_in=0 .* percentile='auto'"):
+    with pytest.raises(ValueError, match=r"burn_in=0 .* percentile='auto'"):
         clf.set_params(burn_in=0.0).fit(images, y)
     clf.set_params(noise_rate=0.2).fit(images, y)
 

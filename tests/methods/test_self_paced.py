@@ -234,7 +234,7 @@ def test_an_untrained_network_estimates_nothing(digits):
     clf = SelfPacedClassifier(net, augment=None, random_state=0).fit(images, y)
     assert clf.forget_rate_ == 0
     np.testing.assert_array_equal(clf.predict_proba(images), plain.predict_proba(images))
-    with pytest.raises(ValueError, match="burn_in=0 .* percentile='auto'"):
+    with pytest.raises(ValueError, match=r"burn_in=0 .* percentile='auto'"):
         clf.set_params(burn_in=0).fit(images, y)
 
 
