@@ -146,10 +146,10 @@ def main():
     (X, y, kinds), test = problem(args.noise, args.open, args.seed)
     net = Network(
         SmallCNN,
-        lr=0.5,
+        lr=0.1,
         lr_schedule=Cosine(1e-3, warmup=3),
         max_epochs=args.pretraining_epochs,
-        batch_size=256,
+        batch_size=128,
         device="cpu",
     )
     encoder = SimCLR(net, random_state=args.seed).fit(X).encoder_

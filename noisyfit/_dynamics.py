@@ -21,7 +21,7 @@ class Dynamics:
         self._y = y
         self._sums = torch.zeros(len(y), 4, device=y.device)  # seen, wrong, margin, probability
         self._held, self._n_held = [], 0
-        self._epoch_seen = self._epoch_right = 0
+        self._of_epoch = torch.zeros(2, dtype=torch.int64, device=y.device)  # seen, wrong
 
     def observe(self, index, logits, counts=None):
         """Keep the logits (batch, n_classes) that a network gave to the samples `index`.
@@ -37,19 +37,22 @@ class Dynamics:
         if not self._held:
             return
         held, self._held, self._n_held = self._held, [], 0
-        index = torch.cat([i if counts is None else i[counts] for i, _, counts in held])
-        logits = torch.cat([z if counts is None else z[counts] for _, z, counts in held])
-        events = label_events(logits, self._y[index])
+        index, logits, counts = zip(*held, strict=True)
+        index = torch.cat(index)
+        events = label_events(torch.cat(logits), self._y[index])
+        if any(mask is not None for mask in counts):
+            pairs = zip(logits, counts, strict=True)
+            masks = [z.new_ones(len(z), dtype=torch.bool) if m is None else m for z, m in pairs]
+            events = events.where(torch.cat(masks)[:, None], 0)
         self._sums.index_add_(0, index, events)
-        self._epoch_seen += len(index)
-        self._epoch_right += (events[:, 1] == 0).sum().item()
+        self._of_epoch += events[:, :2].long().sum(0)
 
     def end_epoch(self):
         """Accuracy on the given labels in this epoch's training passes, or None without any."""
         self._sum_up()
-        seen, right = self._epoch_seen, self._epoch_right
-        self._epoch_seen = self._epoch_right = 0
-        return right / seen if seen else None
+        seen, wrong = self._of_epoch.tolist()
+        self._of_epoch.zero_()
+        return (seen - wrong) / seen if seen else None
 
     @property
     def n_seen(self):

@@ -41,6 +41,13 @@ def library_rule(y, proba, clean_proba):
     return torch.where(clean_proba[:, None] >= 0.5, given, proba)
 
 
+def for_all_rows(values, train_rows, n, otherwise):
+    """Array (n,) with the `values`, a tensor, at the positions `train_rows` (None: at all)."""
+    full = torch.full((n,), otherwise, dtype=values.dtype)
+    full[slice(None) if train_rows is None else train_rows] = values.cpu()
+    return full.numpy()
+
+
 class EvidenceMixin:
     """Evidence of all methods. A method may know better and override two of its steps.
 
@@ -61,12 +68,8 @@ class EvidenceMixin:
         self.refined_proba_ = refined.cpu().numpy()
         self.refined_labels_ = self.classes_[self.refined_proba_.argmax(1)]
         self.noise_rate_ = float(1 - self.clean_proba_.mean())
-        dynamics = {}
-        for name, values in run.dynamics.means().items():
-            full = values.new_zeros(len(data))
-            full[rows] = values
-            dynamics[name] = full.cpu().numpy()
-        self.dynamics_ = dynamics
+        means = run.dynamics.means()
+        self.dynamics_ = {k: for_all_rows(v, train_rows, len(data), 0) for k, v in means.items()}
 
     def _final_logits(self, run, data):
         """Logits (n_networks, n, n_classes) of all rows of the fit, held out or not."""

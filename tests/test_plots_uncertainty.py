@@ -254,17 +254,19 @@ def test_every_kind_has_a_line_and_a_band_between_its_quartiles():
     assert display.ax_.get_ylabel().startswith("Uncertainty")
 
 
-def test_no_band_runs_behind_the_legend_however_often_it_is_drawn():
-    ax = plt.subplots()[1]
-    for scale in (1, 50):
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_no_band_runs_behind_the_legend_or_out_of_the_axes(is_shared):
+    figure, axes = plt.subplots(1, 2, sharey=is_shared)
+    for scale, ax in zip((1, 50), axes, strict=True):
         display = UncertaintyDisplay.from_values(KINDS, scale * EPOCHS, ax=ax)
-        display.figure_.draw_without_rendering()
+        figure.draw_without_rendering()
         drawn = np.array([values[1:] for values in display.curves.values()])
         lowest, highest = (ax.transData.transform((1, f(drawn)))[1] for f in (np.min, np.max))
         assert ax.get_legend().get_window_extent().y0 > highest
         assert lowest > ax.get_window_extent().y0
-        assert 0 < len(ax.get_yticks()) <= 8
-        assert ax.get_yticks().max() < 1.1 * scale
+        ticks = ax.get_yticks()
+        assert 3 <= len(ticks) <= 7
+        assert 0.8 * scale < ticks.max() < 1.1 * scale
 
 
 def test_a_kind_looks_the_same_whether_others_are_there_or_not():

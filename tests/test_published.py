@@ -12,9 +12,10 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.utils import Bunch
+from skorch.callbacks import Callback
 
 from noisyfit import methods
-from noisyfit._network import check_net
+from noisyfit._network import Network, check_net
 from noisyfit.losses import get_loss
 from noisyfit.modules import CNN7, CNN9, LeNet, SmallCNN
 from noisyfit.schedules import Cosine, CosineRestarts, LinearDecay, Step
@@ -36,6 +37,7 @@ SHAPES = {
 ONE_OF_EACH = {s.method: n for n, s in SETTINGS.items() if s.data == "cifar10"}
 ONE_OF_EACH |= {s.method: n for n, s in SETTINGS.items() if s.method not in ONE_OF_EACH}
 KerasDecay = published.KerasDecay
+LowerMomentum = sys.modules["_settings"].LowerMomentum
 NARROW = {
     "PreActResNet18": {"width": 4},
     "PreActResNet32": {"width": 4},
@@ -680,3 +682,21 @@ def test_epoch_cost_times_every_stage(monkeypatch):
     assert all(seconds > 0 for seconds, _ in stages.values())
     assert stages["warm-up"][1] == 2
     assert 2 / 3 < stages["divided"][1] <= 12 + 2 / 3
+
+
+# ---- a callback ----------------------------------------------------------------------------------
+
+
+def test_momentum_of_co_teaching_falls_in_its_epoch():
+    betas = []
+
+    class Watching(Callback):
+        def on_batch_end(self, net, **kwargs):
+            (group,) = net.optimizer_.param_groups
+            betas.append(group["betas"])
+
+    callbacks = [LowerMomentum(start=2), Watching()]
+    net = Network(optimizer=torch.optim.Adam, max_epochs=4, batch_size=30, callbacks=callbacks)
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    methods.CrossEntropyClassifier(net).fit(x, np.arange(30) % 2)
+    assert betas == [(0.9, 0.999)] * 2 + [(0.1, 0.999)] * 2

@@ -7,6 +7,7 @@ from sklearn.base import clone
 from sklearn.datasets import make_blobs, make_classification
 from sklearn.model_selection import train_test_split
 from skorch.callbacks import EarlyStopping, LRScheduler
+from skorch.dataset import ValidSplit
 from torch import nn
 
 from noisyfit import (
@@ -252,6 +253,32 @@ def test_refusals_come_before_pretraining(method, rows, message):
     with pytest.raises(ValueError, match=message):
         method.set_params(pretrain=pretrain).fit(X, Y, **rows)
     assert not pretrain.asked
+
+
+# ---- rows that are held out ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        (SelfPacedClassifier(percentile=0.7, burn_in=1), "sample_weight_"),
+        (MentorMixClassifier(noise_rate=0.3, burn_in=0.5), "sample_weight_"),
+        (MLNTClassifier(n_iterations=2, filter_threshold=0.0), "selected_"),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "fit") else "",
+)
+def test_what_is_said_of_trained_rows_has_their_positions(method, name):
+    split = ValidSplit(3, stratified=True)
+    whole = Network(max_epochs=4, batch_size=30)
+    clf = clone(method).set_params(net=clone(whole).set_params(train_split=split), random_state=0)
+    values = getattr(clf.fit(X, Y), name)
+    trained = clf.dynamics_["n_seen"] > 0
+    assert (len(values), trained.sum()) == (90, 60)
+    if values.dtype == bool:
+        assert not values[~trained].any()
+        assert values[trained].any()
+    else:
+        np.testing.assert_array_equal(np.isnan(values), ~trained)
 
 
 # ---- classes that are rare ---------------------------------------------------------------------

@@ -5,6 +5,7 @@ import inspect
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 
@@ -29,9 +30,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from noisyfit import CrossEntropyClassifier, Network, SimCLR
+from noisyfit._simclr import _default_net
 from noisyfit.augment import FeatureCorruption, SimCLRView
 from noisyfit.losses import nt_xent
 from noisyfit.modules import MLP, EncoderClassifier, PreActResNet18, SmallCNN
+from noisyfit.schedules import Cosine
 from tests.test_common import run_checks
 
 X, Y = make_blobs(90, n_features=6, centers=3, random_state=0)
@@ -239,7 +242,7 @@ def test_pipeline_and_grid_search_work():
     )
     grid.fit(X, Y)
     assert grid.best_score_ > 0.8
-    assert grid.best_estimator_[0].net.batch_size == 512
+    assert grid.best_estimator_[0].net.batch_size == _default_net().batch_size
 
 
 def test_embeddings_of_rows_do_not_depend_on_the_others():
@@ -363,6 +366,13 @@ def test_a_plain_skorch_net_is_trained():
     assert clf.transform(X).shape == (90, 8)
 
 
+def test_the_default_net_is_the_documented_one():
+    doc = " ".join(SimCLR.__doc__.replace("`", "").split())
+    code = re.search(r"default (Network\(.*?\))\.", doc)
+    documented = eval(code[1], {"Network": Network, "Cosine": Cosine})
+    assert documented.get_params() == _default_net().get_params()
+
+
 def test_a_linear_classifier_on_the_encoder_trains_alone():
     encoder = fit().encoder_
     options = {"module__encoder": encoder, "module__n_embedded": 8}
@@ -375,17 +385,14 @@ def test_a_linear_classifier_on_the_encoder_trains_alone():
 
 
 def test_parameters_of_the_default_net_change_one_at_a_time():
-    clf = SimCLR().set_params(net__lr=0.1)
-    net = clf.net
-    assert net.lr == 0.1
-    assert (net.max_epochs, net.batch_size) == (100, 512)
-    assert (net.lr_schedule.final, net.lr_schedule.warmup) == (1e-3, 10)
-    assert net.get_params()["optimizer__weight_decay"] == 1e-4
+    default, net = _default_net().get_params(), SimCLR().set_params(net__lr=0.123).net
+    assert net.get_params() | {"lr": default["lr"]} == default
+    assert net.lr == 0.123
     assert SimCLR().net is None
     own = SimCLR(Network(max_epochs=3)).set_params(net__lr=0.2).net
     assert (own.max_epochs, own.batch_size, own.lr) == (3, 64, 0.2)
     again = SimCLR(Network(max_epochs=3)).set_params(net=None, net__max_epochs=7).net
-    assert (again.max_epochs, again.batch_size) == (7, 512)
+    assert (again.max_epochs, again.batch_size) == (7, default["batch_size"])
 
 
 def test_learning_rate_follows_the_schedule_of_the_net():

@@ -64,7 +64,7 @@ class AutoAugment(_Policy):
 
     References
     ----------
-    Cubuk, Zoph, Mané, Vasudevan, Le, "AutoAugment: Learning Augmentation Policies from Data",
+    Cubuk, Zoph, Mané, Vasudevan, Le, "AutoAugment: Learning Augmentation Strategies from Data",
     CVPR 2019.
 
     Examples

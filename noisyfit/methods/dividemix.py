@@ -18,9 +18,8 @@ from noisyfit._checks import (
 from noisyfit._co_divide import CoDivideMixin
 from noisyfit._divide import labelled_rows, unequal_shares
 from noisyfit._mixmatch import co_refine, mean_guess, mixmatch_loss, unlabelled_batches
-from noisyfit._module_check import check_shape_of_view
 from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
-from noisyfit._usual_views import strong_view
+from noisyfit._usual_views import resolve_strong
 from noisyfit.augment import beta, mixup, random_permutation
 from noisyfit.losses import confidence_penalty, cross_entropy, sharpen
 from noisyfit.schedules import ramp
@@ -272,7 +271,7 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
         by_default = mixing_alpha(0.5 if self._on_table else 4.0, self._shape)
         memory.alpha = by_default if is_auto(self.alpha) else self.alpha
         memory.warned = False
-        memory.strong = self._strong_view(run)
+        memory.strong = resolve_strong(self.strong_augment, run, self)
         self.mixture_history_ = []
 
     def _warmup_epochs(self, run):
@@ -300,14 +299,6 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
         if is_auto(self.class_prior):
             return unequal_shares(run.data.y, run.n_classes)
         return as_shares(self.class_prior, run.n_classes, run.device)
-
-    def _strong_view(self, run):
-        view = self.strong_augment
-        if is_auto(view):
-            view = strong_view(self._shape, self._resolve_augment())
-        if view is not None:
-            check_shape_of_view(run, view, "strong_augment")
-        return view
 
     def _train_epoch(self, run, epoch):
         if epoch < run.memory.warmup:

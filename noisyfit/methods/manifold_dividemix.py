@@ -39,11 +39,10 @@ from noisyfit._mixematch import (
     without_meaning,
 )
 from noisyfit._mixmatch import co_refine, unlabelled_batches
-from noisyfit._module_check import check_shape_of_view
 from noisyfit._random import spawn_seeds
 from noisyfit._run import forward_all
 from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
-from noisyfit._usual_views import strong_view
+from noisyfit._usual_views import resolve_strong
 from noisyfit.augment import beta, mixup, random_permutation
 from noisyfit.losses import (
     class_balance_penalty,
@@ -59,7 +58,7 @@ from noisyfit.schedules import ramp
 
 _PUBLISHED_DIVISIONS = 30  # in all epochs, one in ten of 300
 _BACKBONE_LR = 0.01
-_OOD_SHARE = 0.05  # of all rows that are set aside whatever their labels say
+_OOD_SHARE = 0.02  # of all rows that are set aside whatever their labels say
 _N_PROJECTED = 128
 _MAX_ITER = 20  # of the mixture
 _NUMBERS = ("ramp_up", "lambda_u", "lambda_e", "lambda_c", "lambda_r")
@@ -197,7 +196,7 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
         by_default = mixing_alpha(0.5 if self._on_table else 4.0, self._shape)
         memory.alpha = by_default if is_auto(self.alpha) else self.alpha
         memory.prior = self._prior(run)
-        memory.strong = self._strong_view(run)
+        memory.strong = resolve_strong(self.strong_augment, run, self)
         memory.warned = memory.warned_of_cap = False
         memory.n_out, memory.n_divisions = 0, 0
         memory.inside = torch.ones(len(run.data), dtype=torch.bool, device=run.device)
@@ -227,14 +226,6 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
         if is_auto(self.class_prior):
             return unequal_shares(run.data.y, run.n_classes)
         return as_shares(self.class_prior, run.n_classes, run.device)
-
-    def _strong_view(self, run):
-        view = self.strong_augment
-        if is_auto(view):
-            view = strong_view(self._shape, self._resolve_augment())
-        if view is not None:
-            check_shape_of_view(run, view, "strong_augment")
-        return view
 
     # ---- division --------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from noisyfit._averaging import WeightAverage
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_real, is_auto, is_one_of
 from noisyfit._curriculum import CURRICULA, MovingPercentile, curriculum_weights
+from noisyfit._evidence import for_all_rows
 from noisyfit._selection import SelectionRecord
 from noisyfit._small_loss import estimated_rate, refuse_no_burn_in
 from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
@@ -134,9 +135,9 @@ class MentorMixClassifier(BaseNoisyClassifier):
         Parameter of the Beta distribution in the last epoch.
     second_reweight_ : bool
         Whether mixtures were weighted in the last epoch.
-    sample_weight_ : ndarray of shape (n_trained,)
-        Mean first weight of each row that was trained on, in the last ten epochs, burn-in left
-        out; if nothing is left, how often the network predicted the label.
+    sample_weight_ : ndarray of shape (n_samples,)
+        Mean first weight of each row in the last ten epochs, burn-in left out; if nothing is left,
+        how often the network predicted the label; nan for rows held out.
     dynamics_ : dict of ndarrays of shape (n_samples,)
         ``n_seen``, ``wrong_events``, ``margin`` and ``proba`` of the given labels, averaged over
         the passes that find the weights, in which rows are not mixed.
@@ -355,12 +356,16 @@ class MentorMixClassifier(BaseNoisyClassifier):
     def _finish(self, run):
         super()._finish(run)
         memory = run.memory
-        self.sample_weight_ = memory.selection.frequency(run.dynamics.agreement()).cpu().numpy()
         if memory.average is not None:  # the running statistics stay the network's own
             averages = memory.average.module.parameters()
             with torch.no_grad():
                 for own, average in zip(run.learners[0].module.parameters(), averages, strict=True):
                     own.copy_(average)
+
+    def _gather_evidence(self, run, data, train_rows):
+        super()._gather_evidence(run, data, train_rows)
+        weights = run.memory.selection.frequency(run.dynamics.agreement())
+        self.sample_weight_ = for_all_rows(weights, train_rows, len(data), torch.nan)
 
     def _posterior(self, run, logits):
         if self.curriculum in ("hard_mining", "uniform"):

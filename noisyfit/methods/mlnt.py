@@ -12,6 +12,7 @@ from torch.nn import functional
 from noisyfit._averaging import WeightAverage
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
+from noisyfit._evidence import for_all_rows
 from noisyfit._features import Watched
 from noisyfit._lookahead import LookAhead
 from noisyfit.schedules import exponential_ramp
@@ -160,8 +161,8 @@ class MLNTClassifier(BaseNoisyClassifier):
         The same as distributions; rows sum to 1.
     noise_rate_ : float
         Estimated share of wrong labels, ``1 - clean_proba_.mean()``.
-    selected_ : bool ndarray of shape (n_trained,)
-        Rows that the last network was trained on; all of them with one iteration.
+    selected_ : bool ndarray of shape (n_samples,)
+        Rows that the last network was trained on; with one iteration all but those held out.
     dynamics_ : dict of ndarrays of shape (n_samples,)
         ``n_seen``, ``wrong_events``, ``margin`` and ``proba`` of the given labels, averaged over
         the training passes.
@@ -461,9 +462,13 @@ class MLNTClassifier(BaseNoisyClassifier):
 
     def _finish(self, run):
         memory = run.memory
-        kept = torch.ones(len(run.data), dtype=torch.bool)
-        if memory.rows is not None:
-            kept = torch.zeros_like(kept).index_fill_(0, memory.rows.cpu(), True)
-        self.selected_ = kept.numpy()
         if memory.average is not None and self.predict_with == "teacher":
             memory.average.replace()
+
+    def _gather_evidence(self, run, data, train_rows):
+        super()._gather_evidence(run, data, train_rows)
+        rows = run.memory.rows
+        kept = torch.full((len(run.data),), rows is None)
+        if rows is not None:
+            kept[rows.cpu()] = True
+        self.selected_ = for_all_rows(kept, train_rows, len(data), False)

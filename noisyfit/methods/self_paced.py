@@ -1,8 +1,11 @@
 """Self-paced learning: one network that learns from the samples it finds easy."""
 
+import torch
+
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
 from noisyfit._curriculum import CURRICULA, DecayInLoss, MovingPercentile, curriculum_weights
+from noisyfit._evidence import for_all_rows
 from noisyfit._small_loss import SmallLossMixin, forget_rate, refuse_no_burn_in
 from noisyfit._small_tables import epochs_before_doubt
 from noisyfit.losses import cross_entropy
@@ -82,9 +85,9 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
         Estimated share of wrong labels, ``1 - clean_proba_.mean()``.
     forget_rate_ : float
         Share of the losses that counted as large in the last epoch.
-    sample_weight_ : ndarray of shape (n_trained,)
-        Mean weight of each row that was trained on, over those of the last ten epochs that leave
-        out the full share; if there are none, how often the network predicted the label.
+    sample_weight_ : ndarray of shape (n_samples,)
+        Mean weight of each row over those of the last ten epochs that leave out the full share; if
+        there are none, how often the network predicted the label; nan for rows held out.
     threshold_ : float or None
         The age after the last batch; None if nothing was left out by it.
     dynamics_ : dict of ndarrays of shape (n_samples,)
@@ -248,12 +251,15 @@ class SelfPacedClassifier(SmallLossMixin, BaseNoisyClassifier):
 
     def _finish(self, run):
         super()._finish(run)
-        weights = run.memory.selection.frequency(run.dynamics.agreement())
-        self.sample_weight_ = weights.cpu().numpy()
         value = run.memory.threshold.value
         self.threshold_ = None if value is None else float(value)
         if self.scale_decay_by_weights:
             run.memory.weight_decay.give_back()
+
+    def _gather_evidence(self, run, data, train_rows):
+        super()._gather_evidence(run, data, train_rows)
+        weights = run.memory.selection.frequency(run.dynamics.agreement())
+        self.sample_weight_ = for_all_rows(weights, train_rows, len(data), torch.nan)
 
     def _posterior(self, run, logits):
         if self.selection == "percentile_ema" and self.curriculum in ("hard_mining", "uniform"):

@@ -199,13 +199,20 @@ class UncertaintyDisplay:
             self.lines_ += self.ax_.plot(epochs, means, marker=marker, label=label, **line)
         self.ax_.xaxis.get_major_locator().set_params(integer=True)
         self.ax_.set(xlabel="Epoch", ylabel="Uncertainty (mean, quartiles)")
-        self.ax_.autoscale(axis="y")
-        low, high = self.ax_.get_ylim()
-        ticks = [tick for tick in self.ax_.get_yticks() if low <= tick <= high]
-        self.ax_.set(yticks=ticks, ylim=(low, high + 0.34 * (high - low)))  # room for the legend
-        self.ax_.spines["left"].set_bounds(low, high)
+        self._leave_room()
         self.ax_.legend(frameon=False, loc="upper left")
         return self
+
+    def _leave_room(self):
+        """Let lines and bands end below the legend, the scale with them."""
+        from matplotlib.ticker import MaxNLocator
+
+        self.ax_.autoscale(axis="y")
+        low, high = self.ax_.get_ylim()
+        ticks = MaxNLocator(6).tick_values(low, high)
+        self.ax_.set_yticks(ticks[(low <= ticks) & (ticks <= high)])
+        self.ax_.set_ylim(low, high + 0.34 * (high - low))
+        self.ax_.spines["left"].set_bounds(low, high)
 
 
 def _columns(kind):

@@ -389,6 +389,20 @@ def test_wrong_labels_are_diluted_and_found(digits):
     np.testing.assert_allclose(clf.clean_proba_, mean, atol=1e-6)
 
 
+@pytest.mark.parametrize("params", [{"burn_in": 0.875}, {"percentile": 1.0}])
+def test_epochs_that_leave_nothing_out_are_no_evidence(params):
+    """The weights of seven epochs, or of all eight, are 1; they say nothing."""
+    clf = MentorMixClassifier(Network(max_epochs=8), noise_rate=0.3, random_state=0, **params)
+    noisy = sym_excl(Y, 0.3, random_state=0).y
+    history = clone(clf).set_params(clean_score="history").fit(X, noisy).clean_proba_
+    weights = clf.fit(X, noisy).sample_weight_
+    if "percentile" in params:
+        np.testing.assert_allclose(clf.clean_proba_, history, rtol=1e-5)
+    else:
+        assert set(np.unique(weights)) == {0, 1}  # of the last epoch alone
+        assert 0.1 < 1 - weights.mean() < 0.5
+
+
 def test_right_labels_of_rare_classes_are_learnt():
     """A network that mixes is less sure of them, so that a mixture called them wrong."""
     lost = []

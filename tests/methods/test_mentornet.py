@@ -266,6 +266,14 @@ def test_the_unknown_percentile_is_estimated(digits):
     assert clean.forget_rate_ < 0.05
 
 
+def test_the_estimate_is_at_most_a_half(digits):
+    images, y = (part[:900] for part in digits)
+    noisy = sym_excl(y, 0.75, random_state=0).y
+    net = Network(max_epochs=12)
+    clf = MentorNetClassifier(net, random_state=0).fit(images.reshape(900, -1), noisy)
+    assert clf.forget_rate_ == 0.5
+
+
 def test_an_untrained_network_estimates_nothing(digits):
     """It contradicts nearly all labels, the right ones too."""
     images, y = digits
