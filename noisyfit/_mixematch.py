@@ -99,7 +99,7 @@ def rows_set_aside(n, n_divisions, initial, step):
 
 
 def without_meaning(distance, agrees, n_classes):
-    """How many of the rows farthest from their neighbours have labels that say nothing, a tensor ().
+    """How many of the rows farthest from their neighbours have labels that say nothing, shape ().
 
     A network finds the given label (bool `agrees`) of a row of no class by chance, 1 / n_classes,
     and that of a typical row, one of the nearer half, more often. The farthest rows are counted up

@@ -27,10 +27,14 @@ def knn_scores(features, k=10, metric="auto", t=1.0, block_bytes=_BLOCK):
     ----------
     features : floating tensor of shape (n_samples, n_features)
         Embeddings, on any device; nothing is read back from it.
-    k, metric, block_bytes
+    k : int, default=10
+        Neighbours; all others if there are fewer.
+    metric : {"auto", "cosine", "euclidean"}, default="auto"
         As in `knn_distances`.
     t : float, default=1.0
         The order of the scores does not depend on it.
+    block_bytes : int, default=2**27
+        As in `knn_distances`.
 
     Returns
     -------

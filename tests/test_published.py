@@ -12,10 +12,9 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.utils import Bunch
-from skorch.callbacks import Callback
 
 from noisyfit import methods
-from noisyfit._network import Network, check_net
+from noisyfit._network import check_net
 from noisyfit.losses import get_loss
 from noisyfit.modules import CNN7, CNN9, LeNet, SmallCNN
 from noisyfit.schedules import Cosine, CosineRestarts, LinearDecay, Step
@@ -37,7 +36,6 @@ SHAPES = {
 ONE_OF_EACH = {s.method: n for n, s in SETTINGS.items() if s.data == "cifar10"}
 ONE_OF_EACH |= {s.method: n for n, s in SETTINGS.items() if s.method not in ONE_OF_EACH}
 KerasDecay = published.KerasDecay
-LowerMomentum = sys.modules["_settings"].LowerMomentum
 NARROW = {
     "PreActResNet18": {"width": 4},
     "PreActResNet32": {"width": 4},
@@ -394,11 +392,6 @@ PUBLISHED = {
     | {"dropout": 0.2, "mc_samples": 10, "pretrain__net__max_epochs": 1000},
     "bayesian/cifar100-sym50": SGD_18
     | {"warmup": 5, "lambda_u": 150, "pretrain__base_temperature": 0.07, "pretrain__net__lr": 0.5},
-    "manifold/cifar100": {"warmup": 20, "redivide_every": 10, "ood_initial": 0.1, "ood_step": 0.01}
-    | {"ood_share": None, "threshold": 0.3, "confidence": 0.9, "temperature": 0.5, "alpha": 4}
-    | {"net__lr": 0.2, "backbone_lr": 0.01, "net__lr_schedule": Cosine(), "net__max_epochs": 300},
-    "manifold/cifar10": {"lambda_u": 100.0, "lambda_c": 1.0, "net__optimizer__weight_decay": 5e-4}
-    | {"contrastive_temperature": 0.05, "ramp_up": 16, "pretrain__net__batch_size": 1024},
     "dividemix/cifar10-sym20": SGD_18 | DIVIDE | {"lambda_u": 0, "warmup": 10, "alpha": 4},
     "dividemix/cifar10-sym90": SGD_18
     | DIVIDE
@@ -603,7 +596,7 @@ def test_every_method_has_a_row_in_the_comparison_and_a_counted_cost():
 
 def test_only_rows_that_say_so_are_augmented():
     augmented = {row for row, (_, params) in all_methods.rows().items() if "augment" not in params}
-    assert augmented == {"DivideMix", "BayesianDivideMixPP", "ManifoldDivideMix"}
+    assert augmented == {"DivideMix", "BayesianDivideMixPP"}
     assert all_methods.rows()["CrossEntropy + views"][1] == {"augment": "auto"}
 
 
@@ -682,21 +675,3 @@ def test_epoch_cost_times_every_stage(monkeypatch):
     assert all(seconds > 0 for seconds, _ in stages.values())
     assert stages["warm-up"][1] == 2
     assert 2 / 3 < stages["divided"][1] <= 12 + 2 / 3
-
-
-# ---- a callback ----------------------------------------------------------------------------------
-
-
-def test_momentum_of_co_teaching_falls_in_its_epoch():
-    betas = []
-
-    class Watching(Callback):
-        def on_batch_end(self, net, **kwargs):
-            (group,) = net.optimizer_.param_groups
-            betas.append(group["betas"])
-
-    callbacks = [LowerMomentum(start=2), Watching()]
-    net = Network(optimizer=torch.optim.Adam, max_epochs=4, batch_size=30, callbacks=callbacks)
-    x = np.random.default_rng(0).normal(size=(30, 3))
-    methods.CrossEntropyClassifier(net).fit(x, np.arange(30) % 2)
-    assert betas == [(0.9, 0.999)] * 2 + [(0.1, 0.999)] * 2

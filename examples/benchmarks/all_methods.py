@@ -34,7 +34,6 @@ BASELINE = "CrossEntropy"
 NEED_VIEWS = {
     "DivideMix",
     "BayesianDivideMixPP",
-    "ManifoldDivideMix",
 }  # their algorithm compares two views of a row
 VARIANTS = {
     "CrossEntropyClassifier": {BASELINE: {}, "CrossEntropy + views": {"augment": "auto"}},
@@ -55,8 +54,7 @@ VARIANTS = {
     },
 }
 VARIANTS |= {  # pre-training is what examples/benchmarks/beyond.py is about
-    name: {name.removesuffix("Classifier"): {"pretrain": None}}
-    for name in ("BayesianDivideMixPP", "ManifoldDivideMixClassifier")
+    name: {name.removesuffix("Classifier"): {"pretrain": None}} for name in ("BayesianDivideMixPP",)
 }
 NOISES = {
     "sym-0.2": ("sym_incl", 0.2, "symmetric, 20 % redrawn"),

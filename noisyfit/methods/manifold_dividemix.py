@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from itertools import chain
 
 import numpy as np
 import torch
@@ -65,7 +64,7 @@ _NUMBERS = ("ramp_up", "lambda_u", "lambda_e", "lambda_c", "lambda_r")
 
 
 class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClassifier):
-    """x"""
+    """One network that sets rows of no class aside and mixes embeddings too; not public yet."""
 
     def __init__(
         self,
@@ -230,7 +229,7 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
     # ---- division --------------------------------------------------------------------------------
 
     def _measure(self, run, data):
-        """Embeddings (n, n_embedded) and logits (n, n_classes) of un-augmented rows, in one pass."""
+        """Embeddings (n, n_embedded) and logits (n, n_classes) of un-augmented rows, one pass."""
         (net,), layer = run.learners, run.memory.layer
         net.eval()
         embeddings = forward_all(run.memory.encoder, data, run.constants, layer.in_features)
@@ -273,8 +272,8 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
             return
         run.memory.warned_of_cap = True
         warnings.warn(
-            f"Manifold DivideMix: no more than {most} of {len(run.data)} rows are set aside, so that "
-            "batches and classes can be filled.",
+            f"Manifold DivideMix: no more than {most} of {len(run.data)} rows are set aside, so "
+            "that batches and classes can be filled.",
             UserWarning,
             stacklevel=2,
         )

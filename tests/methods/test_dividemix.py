@@ -489,6 +489,27 @@ def test_strong_views_by_default_add_a_policy_to_the_weak_one(monkeypatch, shape
 
 
 @pytest.mark.parametrize(
+    ("images", "is_distorted"),
+    [
+        (lambda x: x, True),
+        (lambda x: (x / 255).astype(np.float32), True),
+        (lambda x: x.astype(np.float32), False),  # a range that the policy does not know
+        (lambda x: x / 100 - 1, False),
+    ],
+)
+def test_strong_views_by_default_are_for_images_of_a_known_range(images, is_distorted):
+    class Spy(DivideMixClassifier):
+        def _begin(self, run):
+            super()._begin(run)
+            self.strong = run.memory.strong
+
+    x = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+    clf = Spy(Network(SmallCNN, max_epochs=2), strong_augment="auto", warmup=1, random_state=0)
+    clf.fit(images(x), np.arange(40) % 2)
+    assert (clf.strong is not None) == is_distorted
+
+
+@pytest.mark.parametrize(
     ("shape", "expected"),
     [
         ((4,), None),
