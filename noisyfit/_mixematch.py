@@ -104,15 +104,18 @@ def without_meaning(distance, agrees, n_classes):
     A network finds the given label (bool `agrees`) of a row of no class by chance, 1 / n_classes,
     and that of a typical row, one of the nearer half, more often. The farthest rows are counted up
     to where their agreement rises above a third of the way between the two; none of them if all
-    together fall short of that by less than two standard deviations.
+    together fall short of that, or typical rows exceed chance, by less than two standard
+    deviations.
     """
-    n = len(distance)
-    agrees = agrees[distance.argsort(descending=True, stable=True)].double()
-    typical, far = agrees[n // 2 :].mean(), agrees[: n // 2]
-    level = 1 / n_classes + _LEVEL * (typical - 1 / n_classes).clamp_min(0)
+    n, chance = len(distance), 1 / n_classes
+    agrees = agrees[distance.argsort(descending=True, stable=True)].float()
+    far, typical = agrees[: n // 2], agrees[n // 2 :]
+    learnt = typical.mean() - chance
+    level = chance + _LEVEL * learnt.clamp_min(0)
     count = torch.arange(1, len(far) + 1, device=distance.device)
     missing = level * count - far.cumsum(0)
     enough = missing > _DEVIATIONS * (count * level * (1 - level)).sqrt()
+    enough &= learnt > _DEVIATIONS * math.sqrt(chance * (1 - chance) / len(typical))
     best = torch.where(enough, missing, 0.0)
     return torch.where(enough.any(), best.argmax() + 1, 0)
 
