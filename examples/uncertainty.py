@@ -23,10 +23,10 @@ from sklearn.model_selection import train_test_split
 from noisyfit import (
     BayesianDivideMixPP,
     DivideMixClassifier,
+    ManifoldDivideMixClassifier,
     Network,
     SimCLR,
 )
-from noisyfit.methods.manifold_dividemix import ManifoldDivideMixClassifier
 from noisyfit.modules import SmallCNN
 from noisyfit.noise import open_set
 from noisyfit.plots import (

@@ -19,7 +19,7 @@ from skorch.dataset import ValidSplit
 from torch.utils.data import TensorDataset
 
 from noisyfit import BayesianDivideMixPP, CrossEntropyClassifier, Network
-from noisyfit.methods.manifold_dividemix import ManifoldDivideMixClassifier
+from noisyfit.methods import ManifoldDivideMixClassifier
 from noisyfit.mixtures import GaussianMixtureSplitter, sample_kinds
 from noisyfit.plots import (
     DetectionRocDisplay,

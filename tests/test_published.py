@@ -392,6 +392,11 @@ PUBLISHED = {
     | {"dropout": 0.2, "mc_samples": 10, "pretrain__net__max_epochs": 1000},
     "bayesian/cifar100-sym50": SGD_18
     | {"warmup": 5, "lambda_u": 150, "pretrain__base_temperature": 0.07, "pretrain__net__lr": 0.5},
+    "manifold/cifar100": {"warmup": 20, "redivide_every": 10, "ood_initial": 0.1, "ood_step": 0.01}
+    | {"ood_share": None, "threshold": 0.3, "confidence": 0.9, "temperature": 0.5, "alpha": 4}
+    | {"net__lr": 0.2, "backbone_lr": 0.01, "net__lr_schedule": Cosine(), "net__max_epochs": 300},
+    "manifold/cifar10": {"lambda_u": 100.0, "lambda_c": 1.0, "net__optimizer__weight_decay": 5e-4}
+    | {"contrastive_temperature": 0.05, "ramp_up": 16, "pretrain__net__batch_size": 1024},
     "dividemix/cifar10-sym20": SGD_18 | DIVIDE | {"lambda_u": 0, "warmup": 10, "alpha": 4},
     "dividemix/cifar10-sym90": SGD_18
     | DIVIDE
@@ -596,7 +601,7 @@ def test_every_method_has_a_row_in_the_comparison_and_a_counted_cost():
 
 def test_only_rows_that_say_so_are_augmented():
     augmented = {row for row, (_, params) in all_methods.rows().items() if "augment" not in params}
-    assert augmented == {"DivideMix", "BayesianDivideMixPP"}
+    assert augmented == {"DivideMix", "BayesianDivideMixPP", "ManifoldDivideMix"}
     assert all_methods.rows()["CrossEntropy + views"][1] == {"augment": "auto"}
 
 

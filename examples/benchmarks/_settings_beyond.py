@@ -48,4 +48,26 @@ def bayesian():
             )
 
 
-bayesian()
+def manifold():
+    """Fooladgar et al., CVPR Workshops 2024: the commands of its code's manual."""
+    for data, statistics in (("cifar10", CIFAR10), ("cifar100", CIFAR100)):
+        add(
+            f"manifold/{data}",
+            "ManifoldDivideMixClassifier",
+            sgd(PreActResNet18, 0.2, 300, Cosine(), 5e-4, statistics),
+            warmup=20,
+            redivide_every=10,
+            alpha=4,
+            lambda_u=100,
+            ood_share=None,
+            ood_initial=0.1,
+            ood_step=0.01,
+            backbone_lr=0.01,
+            guards=False,
+            strong_augment=STRONG,
+            pretrain=simclr(),
+        )
+
+
+for enter in (bayesian, manifold):
+    enter()

@@ -34,6 +34,7 @@ BASELINE = "CrossEntropy"
 NEED_VIEWS = {
     "DivideMix",
     "BayesianDivideMixPP",
+    "ManifoldDivideMix",
 }  # their algorithm compares two views of a row
 VARIANTS = {
     "CrossEntropyClassifier": {BASELINE: {}, "CrossEntropy + views": {"augment": "auto"}},
@@ -54,7 +55,8 @@ VARIANTS = {
     },
 }
 VARIANTS |= {  # pre-training is what examples/benchmarks/beyond.py is about
-    name: {name.removesuffix("Classifier"): {"pretrain": None}} for name in ("BayesianDivideMixPP",)
+    name: {name.removesuffix("Classifier"): {"pretrain": None}}
+    for name in ("BayesianDivideMixPP", "ManifoldDivideMixClassifier")
 }
 NOISES = {
     "sym-0.2": ("sym_incl", 0.2, "symmetric, 20 % redrawn"),

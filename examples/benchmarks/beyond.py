@@ -51,6 +51,8 @@ ROWS = {
     "Bayesian, no weighting": ("BayesianDivideMixPP", NOT_UNSURE, True),
     "Bayesian, certainty": ("BayesianDivideMixPP", {}, True),
     "Bayesian, entropy": ("BayesianDivideMixPP", {"uncertainty_weighting": "entropy"}, True),
+    "Manifold": ("ManifoldDivideMixClassifier", {}, True),
+    "Manifold, nothing removed": ("ManifoldDivideMixClassifier", {"ood_share": 0}, True),
 }
 COLUMNS = (
     ("last epoch", "last", 1),

@@ -44,6 +44,12 @@ def exchange(row, n):
     return (passes + 2 * 3 * row["n_kept"]) / (3 * n)
 
 
+def manifold_division(row, n):
+    """Manifold DivideMix: per labelled row and its unlabelled one four guesses and a step on four
+    strong views and four mixed rows; one evaluation of all rows."""
+    return (28 * row["n_labelled"] + n) / (3 * n)
+
+
 ONE_STEP = [("", 1, "a step")]
 # class: (stage, cost in epochs of plain training, what is counted)
 COUNTED = {
@@ -78,6 +84,10 @@ COUNTED = {
         ("warm-up", 2, "two steps"),
         ("divided", division, "18 units a labelled row and network, one a row and network"),
     ],
+    "ManifoldDivideMixClassifier": [
+        ("warm-up", 1, "a step"),
+        ("divided", manifold_division, "28 units a labelled row, one a row"),
+    ],
 }
 # makes the stage that matters begin after the first epoch, or the second stage at SECOND
 REDRAWN = 0.6 * np.eye(10) + 0.04  # the noise of `made_images`
@@ -96,6 +106,8 @@ STAGES = {
     "CoTeachingPlusClassifier": {"noise_rate": 0.4, "init_epoch": 1},
     "DivideMixClassifier": {"warmup": SECOND, "augment": "auto"},
     "BayesianDivideMixPP": {"warmup": SECOND, "augment": "auto", "pretrain": None},
+    "ManifoldDivideMixClassifier": {"warmup": SECOND, "redivide_every": 1, "augment": "auto"}
+    | {"pretrain": None},
 }
 TYPICAL = {
     "n_labelled": 0.5,

@@ -13,6 +13,7 @@ from noisyfit.methods.forward_correction import ForwardCorrectionClassifier
 from noisyfit.methods.incv import INCVClassifier
 from noisyfit.methods.joint_optimization import JointOptimizationClassifier
 from noisyfit.methods.m_correction import MCorrectionClassifier
+from noisyfit.methods.manifold_dividemix import ManifoldDivideMixClassifier
 from noisyfit.methods.mentormix import MentorMixClassifier
 from noisyfit.methods.mentornet import MentorNetClassifier
 from noisyfit.methods.mixup import MixupClassifier
@@ -38,6 +39,7 @@ __all__ = [
     "JointOptimizationClassifier",
     "MCorrectionClassifier",
     "MLNTClassifier",
+    "ManifoldDivideMixClassifier",
     "MentorMixClassifier",
     "MentorNetClassifier",
     "MixupClassifier",

@@ -1,6 +1,8 @@
 """Manifold DivideMix: its formulas, what is set aside, its edge cases, and its main job."""
 
 import math
+import warnings
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from torch.utils.data import Dataset
 
 from noisyfit import (
     DivideMixClassifier,
+    ManifoldDivideMixClassifier,
     Network,
     SimCLR,
 )
@@ -31,7 +34,6 @@ from noisyfit._mixematch import (
 from noisyfit.augment import mixup
 from noisyfit.losses import nt_xent, rce, sce, soft_cross_entropy
 from noisyfit.methods import manifold_dividemix
-from noisyfit.methods.manifold_dividemix import ManifoldDivideMixClassifier
 from noisyfit.mixtures import BetaMixtureSplitter, sample_kinds
 from noisyfit.modules import MLP, SmallCNN
 from noisyfit.noise import sym_incl
@@ -186,7 +188,7 @@ class Watched(ManifoldDivideMixClassifier):
     """Records what each part of the training sees."""
 
     def _begin(self, run):
-        self.seen = {"rise": [], "lam": [], "rows": [], "out": [], "epochs": []}
+        self.seen = defaultdict(list)
         super()._begin(run)
 
     def _divide(self, run, epoch):
@@ -204,6 +206,7 @@ class Watched(ManifoldDivideMixClassifier):
         rows = [*batch.index.tolist(), *([] if batch_u is None else batch_u.index.tolist())]
         assert run.memory.inside[rows].all()
         self.seen["rows"].append(rows)
+        self.seen["n_unlabelled"].append(len(rows) - len(batch.index))
         return super()._batch_loss(run, batch, batch_u, lam, rise)
 
 
@@ -258,15 +261,18 @@ def test_rows_set_aside_before_the_warm_up_do_not_teach(monkeypatch):
     monkeypatch.setattr(manifold_dividemix, "masked_mean", spy)
     encoder = SmallCNN((1, 8, 8), 3)
     net = Network(SmallCNN, max_epochs=3, batch_size=32)
-    clf = fit(net, images, y, cls=Spy, pretrain=encoder, warmup=3, ood_initial=0.1)
+    given = {"warmup": 3, "ood_initial": 0.1}
+    clf = fit(net, images, y, cls=Spy, pretrain=encoder, ood_share=0.1, **given)
     assert clf.history_[0]["n_out"] == 9
     assert len(gradients) == len(masks) == 9
     for gradient, mask in zip(gradients, masks, strict=True):
         assert (gradient[~mask] == 0).all()
         assert (gradient[mask] != 0).any(1).all()
     assert sum((~mask).sum() for mask in masks) == 27
-    assert clf.in_distribution_.all()  # no label has been heard in a division
-    fresh = fit(net, images, y, pretrain=None, warmup=3, ood_initial=0.1)
+    assert (~clf.in_distribution_).sum() == 9
+    by_labels = fit(net, images, y, pretrain=encoder, **given)
+    assert by_labels.history_[0]["n_out"] == 2  # no label has been asked yet
+    fresh = fit(net, images, y, pretrain=None, ood_share=0.1, **given)
     assert fresh.history_[0]["n_out"] == 0  # distances of an untrained network say nothing
 
 
@@ -282,11 +288,12 @@ def test_a_warm_up_batch_without_rows_in_distribution_takes_no_step():
 
         def _finish(self, run):
             states.append([p.clone() for p in run.learners[0].module.parameters()])
+            run.memory.inside[:] = True
 
     net = Network(SmallCNN, max_epochs=2, batch_size=8)
-    images[0] += 1
-    with pytest.raises(ValueError, match="array with 0 sample"):  # nothing is left at the end
-        fit(net, images, y, cls=Spy, pretrain=SmallCNN((1, 8, 8), 3), warmup=2)
+    params = {"pretrain": SmallCNN((1, 8, 8), 3), "warmup": 2, "ood_initial": 0.1}
+    fit(net, images, y, cls=Spy, **params)
+    assert len(states) == 2
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
@@ -374,12 +381,11 @@ def test_the_contrastive_loss_compares_unlabelled_rows_at_its_temperature(monkey
     monkeypatch.setattr(manifold_dividemix, "nt_xent", spy)
     clf = fit(cls=Watched, warmup=1)
     assert calls
-    n_rows = len(clf.seen["rows"][0])
-    for shape, other, temperature, learns in calls:
-        assert shape == other == (16, 128)
+    n_rows = [n for n in clf.seen["n_unlabelled"] if n]
+    for n, (shape, other, temperature, learns) in zip(n_rows, calls, strict=True):
+        assert shape == other == (n, 128)
         assert temperature == 0.05
         assert learns
-    assert n_rows == 32
     calls.clear()
     fit(warmup=1, lambda_c=0.0)
     assert not calls
@@ -664,6 +670,20 @@ def test_constant_losses_believe_every_label_and_warn():
     with pytest.warns(UserWarning, match="Flat: a division is degenerate: the losses are constant"):
         clf = fit(cls=Flat, warmup=1, ood_share=0.0)
     assert (clf.gmm_clean_proba_ == 1).all()
+
+
+def test_labels_that_are_all_met_are_believed_without_a_warning():
+    """In float32 a large margin leaves no loss at all."""
+
+    class Certain(ManifoldDivideMixClassifier):
+        def _measure(self, run, data):
+            embeddings, logits = super()._measure(run, data)
+            return embeddings, 50.0 * functional.one_hot(data.y, run.n_classes)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf = fit(cls=Certain, warmup=1, ood_share=0.0)
+    assert (clf.clean_proba_ == 1).all()
 
 
 def test_a_loss_that_is_not_finite_names_the_epoch():
