@@ -1,5 +1,6 @@
 """Curricula of MentorNet, from losses to weights: rules, and the network that learns one."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from noisyfit._mentor_network import (
 from noisyfit._random import draw_seed
 
 ARCHITECTURES = ("mlp", "lstm")
+_PARAMETERS = ("architecture", "n_steps", "batch_size", "penalty", "random_state")
 _FORMAT, _VERSION = "noisyfit mentor", 1
 
 
@@ -133,6 +135,50 @@ class Mentor:
     def is_trained(self):
         """Whether it can weigh samples."""
         return hasattr(self, "_module")
+
+    def __sklearn_clone__(self):
+        return copy.deepcopy(self)  # what it learnt is what it is handed over for
+
+    def get_params(self, deep=True):
+        """Parameters by name.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Without effect; there as in scikit-learn.
+
+        Returns
+        -------
+        dict
+        """
+        return {name: getattr(self, name) for name in _PARAMETERS}
+
+    def set_params(self, **params):
+        """Set parameters by name.
+
+        Parameters
+        ----------
+        **params : dict
+            Any of the parameters.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For other names, and once it is trained, as the weights would stay as they are; only
+            ``random_state`` can be set then.
+        """
+        for name, value in params.items():
+            if name not in _PARAMETERS:
+                raise ValueError(f"Mentor has no parameter {name!r}, only {list(_PARAMETERS)}.")
+            if self.is_trained and name != "random_state" and value != getattr(self, name):
+                raise ValueError(f"{name}={value!r} is too late for a trained Mentor.")
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
 
     def _check_parameters(self):
         if not is_one_of(self.architecture, ARCHITECTURES):

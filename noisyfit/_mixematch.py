@@ -8,6 +8,7 @@ from torch import nn
 from noisyfit._head import inputs_of
 from noisyfit._random import seeded_start
 from noisyfit.losses import soft_cross_entropy, squared_error
+from noisyfit.outliers import count_of
 
 _SMALLEST_TARGET = 1e-4  # of the reverse cross-entropy, whose logarithm is that of the target
 _SMALLEST_SPREAD = 1e-12
@@ -86,11 +87,6 @@ def batch_norms(*modules):
     """All batch-norm layers of the modules."""
     kinds = nn.modules.batchnorm._BatchNorm
     return [layer for module in modules for layer in module.modules() if isinstance(layer, kinds)]
-
-
-def count_of(share, n):
-    """``ceil(share n)``, where 0.07 of 100 are 7."""
-    return math.ceil(share * n - 1e-9)
 
 
 def rows_set_aside(n, n_divisions, initial, step):

@@ -104,11 +104,14 @@ def knn_distances(features, k=10, metric="auto", block_bytes=_BLOCK):
     return space.distances(squares.to(dtype)).mean(1)
 
 
+def count_of(share, n):
+    """``ceil(share n)``, where 0.07 of 100 are 7."""
+    return math.ceil(share * n - 1e-9)
+
+
 def number_of_outliers(n, share):
     """``ceil(share n)``, but never all, and none of less than three rows."""
-    if n < 3:
-        return 0
-    return min(math.ceil(share * n - 1e-9), n - 1)  # 0.07 * 100 is more than 7
+    return 0 if n < 3 else min(count_of(share, n), n - 1)
 
 
 def split(distance, n_outliers):

@@ -27,14 +27,17 @@ from sklearn.utils.estimator_checks import (
 )
 
 import noisyfit
-from noisyfit import Network, methods, mixtures
+from noisyfit import Network, SimCLR, methods, mixtures
 from noisyfit.noise import sym_incl
+from noisyfit.outliers import KNNOutlierFilter
 
 METHODS = [getattr(methods, name) for name in methods.__all__]
 SPLITTERS = [cls for name in mixtures.__all__ if inspect.isclass(cls := getattr(mixtures, name))]
+TRANSFORMERS = [SimCLR, KNNOutlierFilter]
+CLASSES = METHODS + SPLITTERS + TRANSFORMERS
 QUICK = Network(max_epochs=4, batch_size=32)
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
-every_class = pytest.mark.parametrize("cls", METHODS + SPLITTERS, ids=lambda m: m.__name__)
+every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda m: m.__name__)
 
 
 def run_checks(estimator):
@@ -53,7 +56,9 @@ def run_checks(estimator):
 
 def to_check(cls):
     """An instance with fewer epochs, as a class is fitted some fifty times."""
-    return cls(Network(max_epochs=15)) if cls in METHODS else cls()
+    if cls in METHODS:
+        return cls(Network(max_epochs=15))
+    return cls(Network(max_epochs=2)) if cls is SimCLR else cls()
 
 
 @every_class
@@ -71,8 +76,8 @@ def test_scikit_learn_checks_pass_with_array_api():
     """In a process of its own, because scipy reads the variable when it is imported."""
     code = (
         "import torch; torch.set_num_threads(1)\n"
-        "from tests.test_common import METHODS, SPLITTERS, run_checks, to_check\n"
-        "for cls in METHODS + SPLITTERS:\n"
+        "from tests.test_common import CLASSES, run_checks, to_check\n"
+        "for cls in CLASSES:\n"
         "    assert run_checks(to_check(cls)) == [], cls\n"
     )
     env = os.environ | {"SCIPY_ARRAY_API": "1", "PYTHONWARNINGS": "error"}
@@ -82,7 +87,7 @@ def test_scikit_learn_checks_pass_with_array_api():
 
 @every_class
 def test_column_names_are_checked(cls):
-    check_dataframe_column_names_consistency(cls.__name__, cls())
+    check_dataframe_column_names_consistency(cls.__name__, to_check(cls))
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,14 @@
 """The mentor: its rules, its training, its file."""
 
 import copy
+import inspect
 import json
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -279,6 +281,41 @@ def not_one_each(loss, difference, progress):
 def test_bad_rules_are_refused(rule):
     with pytest.raises((ValueError, TypeError), match="rule"):
         Mentor().imitate(rule)
+
+
+# ---- as a parameter --------------------------------------------------------------------------
+
+
+def test_parameters_are_got_and_set_by_name():
+    mentor = Mentor("lstm", n_steps=7, penalty=0, random_state=3)
+    names = set(inspect.signature(Mentor).parameters)
+    assert set(mentor.get_params()) == set(mentor.get_params(deep=False)) == names
+    again = Mentor(**mentor.get_params())
+    assert again.get_params() == mentor.get_params()
+    assert mentor.set_params(batch_size=5, n_steps=8) is mentor
+    assert (mentor.batch_size, mentor.n_steps, mentor.penalty) == (5, 8, 0)
+    with pytest.raises(ValueError, match="no parameter 'depth'"):
+        mentor.set_params(n_steps=9, depth=2)
+    assert mentor.n_steps == 8
+
+
+def test_clones_keep_what_was_learnt(learnt):
+    loss, _ = losses_of(20, 1)
+    fresh = clone(Mentor(n_steps=7))
+    assert (fresh.n_steps, fresh.is_trained) == (7, False)
+    copied = clone(learnt)
+    assert copied._module is not learnt._module
+    assert torch.equal(copied(loss, loss - 1, 50), learnt(loss, loss - 1, 50))
+
+
+def test_a_trained_mentor_refuses_what_would_have_no_effect(learnt):
+    mentor = clone(learnt)
+    for params in ({"n_steps": 3}, {"architecture": "lstm"}, {"penalty": 0.0}):
+        (name,) = params
+        with pytest.raises(ValueError, match=f"{name}=.* too late for a trained Mentor"):
+            mentor.set_params(**params)
+    assert mentor.set_params(**learnt.get_params()).is_trained
+    assert mentor.set_params(random_state=5).random_state == 5
 
 
 # ---- file ------------------------------------------------------------------------------------

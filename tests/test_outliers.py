@@ -1,10 +1,7 @@
 """Scores by nearest neighbours against scikit-learn's search, and the filter as an estimator."""
 
 import math
-import os
 import pickle
-import subprocess
-import sys
 
 import joblib
 import numpy as np
@@ -22,11 +19,8 @@ from sklearn.utils import estimator_checks
 from noisyfit import _neighbours
 from noisyfit.outliers import KNNOutlierFilter, knn_distances, knn_scores, split
 
-from .test_common import run_checks
-
 # checks that scikit-learn keeps for its own estimators
 EXTRA_CHECKS = [
-    "check_dataframe_column_names_consistency",
     "check_get_feature_names_out_error",
     "check_global_output_transform_pandas",
     "check_inplace_ensure_writeable",
@@ -318,24 +312,6 @@ def test_a_second_fit_forgets_the_first():
 
 
 # --- scikit-learn's contract ---
-
-
-def test_filter_passes_the_checks_of_scikit_learn():
-    # the only check that may skip itself is the one about array API input, run below
-    assert [s for s in run_checks(KNNOutlierFilter()) if "SCIPY_ARRAY_API" not in s] == []
-
-
-def test_filter_passes_the_checks_of_scikit_learn_with_array_api():
-    """In a process of its own, because scipy reads the variable when it is imported."""
-    code = (
-        "import torch; torch.set_num_threads(1)\n"
-        "from noisyfit.outliers import KNNOutlierFilter\n"
-        "from tests.test_common import run_checks\n"
-        "assert run_checks(KNNOutlierFilter()) == []\n"
-    )
-    env = os.environ | {"SCIPY_ARRAY_API": "1", "PYTHONWARNINGS": "error"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("check", EXTRA_CHECKS)

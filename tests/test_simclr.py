@@ -2,11 +2,9 @@
 
 import copy
 import inspect
-import os
 import pickle
 import random
 import re
-import subprocess
 import sys
 
 import joblib
@@ -22,7 +20,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import check_dataframe_column_names_consistency
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.dataset import ValidSplit
@@ -35,7 +32,6 @@ from noisyfit.augment import FeatureCorruption, SimCLRView
 from noisyfit.losses import nt_xent
 from noisyfit.modules import MLP, EncoderClassifier, PreActResNet18, SmallCNN
 from noisyfit.schedules import Cosine
-from tests.test_common import run_checks
 
 X, Y = make_blobs(90, n_features=6, centers=3, random_state=0)
 GREY = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)
@@ -197,25 +193,6 @@ def test_the_default_view_fits_the_shape():
 
 
 # ---- as a transformer ------------------------------------------------------------------------
-
-
-def test_scikit_learn_checks_pass():
-    skipped = run_checks(SimCLR(Network(max_epochs=2)))
-    assert [s for s in skipped if "SCIPY_ARRAY_API" not in s] == []
-    check_dataframe_column_names_consistency("SimCLR", SimCLR(Network(max_epochs=1)))
-
-
-def test_scikit_learn_checks_pass_with_array_api():
-    """In a process of its own, because scipy reads the variable when it is imported."""
-    code = (
-        "import torch; torch.set_num_threads(1)\n"
-        "from noisyfit import Network, SimCLR\n"
-        "from tests.test_common import run_checks\n"
-        "assert run_checks(SimCLR(Network(max_epochs=1))) == []\n"
-    )
-    env = os.environ | {"SCIPY_ARRAY_API": "1", "PYTHONWARNINGS": "error"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_outputs_are_named_and_float32():

@@ -65,7 +65,7 @@ class INCVClassifier(BaseNoisyClassifier):
     cleaning_epochs : "auto" or int, default="auto"
         Epochs of each of its trainings (published: 50 of 200). ``"auto"`` is a quarter of the
         net's ``max_epochs``, or as many as 100 steps need (250 in two columns), at most all.
-        Without effect on a cleaner with a base estimator of its own.
+        Like `pretrain`, without effect on a cleaner with a base estimator of its own.
     warmup : "auto" or int, default="auto"
         Epochs before the candidates come in. ``"auto"`` is a fifth of all, two fifths for pair
         noise or an estimated noise rate above 0.6, as published; up to half on tables with few
@@ -83,9 +83,9 @@ class INCVClassifier(BaseNoisyClassifier):
         Random view of a batch, ``augment(x, generator)``, the same for both networks. ``"auto"``
         shifts images at random (and mirrors colour images) and leaves tables alone.
     pretrain : "auto", SimCLR, module, state dict or path, optional
-        Start of all layers but the last: `SimCLR`, trained on the rows of the fit, or a given
-        encoder; ``"auto"`` is ``SimCLR()`` for images. By default they start at random, as those
-        of the cleaning always do.
+        Start of all layers but the last, also in the trainings of the cleaning: `SimCLR`, trained
+        on the rows of the fit, or a given encoder; ``"auto"`` is ``SimCLR()`` for images. By
+        default they start at random. An encoder that learnt these labels would find them right.
     clean_score : {"auto", "history", "final"} or splitter, default="auto"
         Source of ``clean_proba_``: the posterior by networks that had not seen the row
         (``"auto"``), how often the networks predicted the given label in training, its final
@@ -265,7 +265,11 @@ class INCVClassifier(BaseNoisyClassifier):
         net, params = check_net(self.net), {"max_epochs": epochs}
         if self._on_table and not isinstance(run.data, StreamData) and hasattr(net, "normalize"):
             params["normalize"] = None  # the rows are scaled
-        return CrossEntropyClassifier(bare(net, **params), augment=self.augment)
+        start = None
+        if self._resolve_pretrain() is not None:  # trained once, for all
+            state = run.learners[0].module.state_dict()
+            start = {name: value.clone().cpu() for name, value in state.items()}
+        return CrossEntropyClassifier(bare(net, **params), augment=self.augment, pretrain=start)
 
     def _guarded(self, cleaner, y):
         """Masks of selected rows and candidates, and the share of wrong labels to be expected

@@ -255,6 +255,28 @@ default="predefined"
         self.random_state = random_state
         self.verbose = verbose
 
+    def set_params(self, **params):
+        """Set parameters by name; ``mentor__*`` make a `Mentor` of ``"data_driven"``.
+
+        Parameters
+        ----------
+        **params : dict
+            As in scikit-learn, nested names included.
+
+        Returns
+        -------
+        self
+        """
+        mentor = params.get("mentor", self.mentor)
+        of_mentor = [name for name in params if name.startswith("mentor__")]
+        if of_mentor and is_one_of(mentor, ("data_driven",)):
+            params = params | {"mentor": Mentor()}
+        elif of_mentor and not isinstance(mentor, Mentor):
+            raise ValueError(
+                f"{of_mentor[0]} needs mentor='data_driven' or a Mentor, not {mentor!r}."
+            )
+        return super().set_params(**params)
+
     @property
     def needs_trusted(self):
         """A data-driven mentor learns from rows whose true label is known."""

@@ -14,7 +14,7 @@ from skorch.dataset import ValidSplit
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from noisyfit import CrossEntropyClassifier, Network
+from noisyfit import CrossEntropyClassifier, Network, SimCLR
 from noisyfit._data import Batch
 from noisyfit._incv import INCVCleaner
 from noisyfit.losses import cross_entropy
@@ -309,6 +309,36 @@ def test_a_users_skorch_net_is_cleaned_with():
     assert clf.selected_.any()
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_cleaning_starts_from_the_encoder_of_the_networks(monkeypatch, streamed):
+    starts, asked = [], []
+
+    class Starting(CrossEntropyClassifier):
+        def _begin(self, run):
+            starts.append(copy.deepcopy(run.learners[0].module.state_dict()))
+
+    class Asked(SimCLR):
+        def encoder_for(self, *args, **params):
+            asked.append(None)
+            return super().encoder_for(*args, **params)
+
+    class First(INCVClassifier):
+        def _begin(self, run):
+            starts.append(copy.deepcopy(run.learners[0].module.state_dict()))
+            super()._begin(run)
+
+    monkeypatch.setattr("noisyfit.methods.incv.CrossEntropyClassifier", Starting)
+    net = Network(MLP, max_epochs=2)
+    rows = TensorDataset(torch.tensor(X, dtype=torch.float32)) if streamed else X
+    clf = First(net, pretrain=Asked(Network(max_epochs=1)), random_state=0).fit(rows, NOISY.y)
+    assert len(asked) == 1  # the encoder is trained once
+    first, *cleaning = starts
+    assert len(cleaning) == 2 * clf.cleaner_.n_iter
+    for start in cleaning:
+        for name, weights in start.items():
+            assert torch.equal(weights, first[name]) == name.startswith("body."), name
+
+
 def test_a_cleaner_of_the_user_is_copied_seeded_and_used():
     cleaner = INCVCleaner(LogisticRegression(), n_iter=2, noise_type="pair", random_state=5)
     clf = INCVClassifier(NET, cleaner=cleaner, random_state=0).fit(X, NOISY.y)
@@ -471,11 +501,6 @@ def test_little_or_useless_data_is_handled(case, guards):
     clf = INCVClassifier(net, cleaner=BAYES, guards=guards, warmup=0, n_gradual=0).fit(x, y)
     assert np.isfinite(clf.predict_proba(x)).all()
     assert set(np.asarray(y)[clf.selected_]) == set(y)
-
-
-def test_bfloat16_trains():
-    clf = INCVClassifier(Network(max_epochs=3, precision="bfloat16"), random_state=0)
-    assert clf.fit(X, NOISY.y).predict_proba(X).dtype == np.float32
 
 
 def test_networks_that_start_alike_are_refused():

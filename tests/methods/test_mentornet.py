@@ -286,12 +286,6 @@ def test_an_untrained_network_estimates_nothing(digits):
     clf.set_params(noise_rate=0.2).fit(images, y)
 
 
-def test_batches_of_one_row_are_trained_on():
-    x, y = make_blobs(60, n_features=4, centers=4, random_state=0)
-    clf = MentorNetClassifier(Network(max_epochs=3, batch_size=1, lr=0.01), random_state=0)
-    assert clf.fit(x, y).score(x, y) > 0.9
-
-
 def test_right_labels_of_a_small_table_are_kept():
     lost = []
     for seed in range(4):
@@ -515,6 +509,38 @@ def test_a_trained_mentor_can_be_used_again_from_memory_and_from_a_file(tmp_path
     predefined = MentorNetClassifier(QUICK, random_state=1).fit(X, NOISY.y)
     assert (predefined.predict_proba(X) != again.predict_proba(X)).any()
     assert predefined.mentor_ is None
+
+
+def test_parameters_of_the_mentor_are_set_through_the_method():
+    clf = learning(mentor=Mentor(n_steps=30))
+    assert clf.get_params()["mentor__n_steps"] == 30
+    clf.set_params(mentor__n_steps=20, mentor__architecture="lstm")
+    assert (clf.mentor.n_steps, clf.mentor.architecture) == (20, "lstm")
+    assert clone(clf).mentor.n_steps == 20
+    grid = GridSearchCV(
+        learning(mentor="data_driven"),
+        {"mentor__n_steps": [10, 20], "net__max_epochs": [2]},
+        cv=2,
+        error_score="raise",
+    )
+    grid.fit(X, NOISY.y, trusted=MASK, clean_labels=Y)
+    best = grid.best_params_["mentor__n_steps"]
+    assert grid.best_estimator_.mentor.n_steps == grid.best_estimator_.mentor_.n_steps == best
+    assert not grid.best_estimator_.mentor.is_trained
+    assert "Mentor" in clf._repr_html_()
+
+
+def test_parameters_without_a_mentor_to_train_are_refused():
+    for mentor in ("predefined", torch.exp, "mentor.json"):
+        with pytest.raises(ValueError, match="mentor__n_steps needs mentor='data_driven' or a Men"):
+            MentorNetClassifier().set_params(mentor=mentor, mentor__n_steps=3)
+    clf = MentorNetClassifier(mentor="data_driven")
+    with pytest.raises(ValueError, match="no parameter 'depth'"):
+        clf.set_params(mentor__depth=3)
+    trained = Mentor(n_steps=2).imitate(n_points=10)
+    with pytest.raises(ValueError, match="too late for a trained Mentor"):
+        clf.set_params(mentor=trained, mentor__n_steps=3)
+    assert clone(clf.set_params(**clf.get_params())).mentor.is_trained
 
 
 def pickled(mentor):

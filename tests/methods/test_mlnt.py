@@ -541,8 +541,8 @@ def test_features_are_of_rows_or_else_the_output():
 # ---- odd cases ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n", "size"), [(90, 1), (7, 64), (11, 5), (3, 2), (2, 2)])
-def test_batches_of_any_size_work(n, size):
+@pytest.mark.parametrize(("n", "size"), [(11, 5), (3, 2), (2, 2)])
+def test_last_batches_of_one_row_and_few_rows_work(n, size):
     net = Network(max_epochs=3, batch_size=size, lr=0.01)
     clf = MLNTClassifier(net, n_sets=2, n_iterations=2, warmup=0, random_state=0)
     clf.set_params(filter_threshold=0).fit(X[:n], Y[:n])

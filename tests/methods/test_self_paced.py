@@ -281,12 +281,6 @@ def test_large_weights_of_large_losses_are_no_evidence(curriculum):
     assert roc_auc_score(~noisy.changed, clf.clean_proba_) > 0.8
 
 
-def test_batches_of_one_row_are_trained_on():
-    X, Y = make_blobs(60, n_features=4, centers=3, random_state=0)
-    clf = SelfPacedClassifier(Network(max_epochs=3, batch_size=1, lr=0.01), random_state=0)
-    assert clf.fit(X, Y).score(X, Y) > 0.9
-
-
 @pytest.mark.parametrize("params", [{}, {"selection": "rank"}, PUBLISHED])
 def test_odd_data_are_trained_on(params):
     net = Network(max_epochs=3, batch_size=2)
