@@ -109,7 +109,7 @@ def problem(task, data):
 def network(task, **params):
     """The network of all methods."""
     if task.images:
-        return Network(SmallCNN, device="cpu", **params)
+        return Network(SmallCNN, device="cpu", precision="bfloat16", **params)
     return Network(PreActResNet18, **params)
 
 
@@ -204,7 +204,7 @@ def page(results):
     for task, figures in sorted(results.items()):
         groups[task.noise, task.method].append(figures)
     first = next(iter(results))
-    size = f"{first.images} images of CIFAR-10, `SmallCNN`"
+    size = f"{first.images} images of CIFAR-10, `SmallCNN` in bfloat16"
     if not first.images:
         size = "CIFAR-10, `PreActResNet18`"
     parts = [
@@ -247,7 +247,7 @@ def arguments(argv=None):
     parser.add_argument("--doc", type=Path, default=ROOT / "docs" / "beyond.md")
     parser.add_argument("--encoders", type=Path, default=Path("encoders"), help="folder for them")
     parser.add_argument("--full", action="store_true", help="all images and PreActResNet18")
-    parser.add_argument("--images", type=int, default=1500, help="training images of the subset")
+    parser.add_argument("--images", type=int, default=2000, help="training images of the subset")
     parser.add_argument("--epochs", type=int, default=None, help="default 10, with --full 100")
     parser.add_argument(
         "--pretraining-epochs", type=int, default=None, help="default 40, with --full 200"

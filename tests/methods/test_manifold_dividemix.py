@@ -332,6 +332,21 @@ def test_without_its_own_parts_a_batch_is_one_of_dividemix():
         assert own == pytest.approx(loss, rel=1e-5)
 
 
+def test_the_unlabelled_weight_of_tables_and_images(monkeypatch):
+    weights = []
+
+    def loss(logits, target, weight, n_labelled, labelled_loss, lambda_u):
+        weights.append(lambda_u)
+        return mixed_loss(logits, target, weight, n_labelled, labelled_loss, lambda_u)
+
+    monkeypatch.setattr(manifold_dividemix, "mixed_loss", loss)
+    fit(warmup=1, ramp_up=0)
+    images, y = small_images(40)
+    given = {"pretrain": None, "warmup": 1, "ramp_up": 0}
+    fit(Network(SmallCNN, max_epochs=2, batch_size=32), images, y, **given)
+    assert list(dict.fromkeys(weights)) == [5.0, 100.0]
+
+
 def test_the_unlabelled_weight_rises_over_sixteen_epochs():
     clf = fit(Network(max_epochs=20, batch_size=32), cls=Watched, warmup=2, redivide_every=1)
     epochs = [rows for rows in clf.history_ if "n_labelled" in rows]
