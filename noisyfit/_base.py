@@ -65,6 +65,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
     ensemble = "first"
     drop_last = False
     pretrain = None
+    _checkpoint = None  # file of a fit that may be interrupted
 
     def set_params(self, **params):
         """Set parameters by name; ``net__*`` make a `Network` where ``net`` is None.
@@ -131,12 +132,12 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         net = check_net(self.net)
         self._check_parameters()
         device = resolve_device(getattr(net, "device", "cpu"))
-        source = validate_X(self, X, reset=True)
-        codes, self.classes_ = validate_y(self, source, y)
-        of_rows = self._check_rows(codes, **of_rows)
         seeds = spawn_seeds(draw_seed(self.random_state), 4 + self.n_networks)
         start, loop, stream, *starts, of_encoder = seeds
         with own_generators(start, device):
+            source = validate_X(self, X, reset=True)
+            codes, self.classes_ = validate_y(self, source, y)
+            of_rows = self._check_rows(codes, **of_rows)
             train_rows, held_rows = self._split_rows(net, codes, X_val, y_val)
             normalize = getattr(net, "normalize", None)
             self._input_scale_ = InputScale(source, normalize, train_rows)
@@ -162,9 +163,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             for learner in learners:
                 learner.check_callbacks(valid is not None)
             self._check_run(run)
-            pretrain = self._resolve_pretrain()
-            if pretrain is not None:
-                start_pretrained(pretrain, run, net, self._shape, of_encoder)
+            run = self._taken_up(run) or self._started(run, net, of_encoder)
             self._train(run, valid, X, y)
             self._gather_evidence(run, data, train_rows)
 
@@ -237,14 +236,28 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             return None if self._on_table else SimCLR()
         return self.pretrain
 
-    def _train(self, run, valid, X, y):
+    def _taken_up(self, run):
+        """The fit that was interrupted instead of `run`, if there is one."""
+        return None if self._checkpoint is None else self._checkpoint.load(self, run)
+
+    def _started(self, run, net, of_encoder):
+        pretrain = self._resolve_pretrain()
+        if pretrain is not None:
+            start_pretrained(pretrain, run, net, self._shape, of_encoder)
         self._begin(run)
         self._check_stages(run)
+        if self._checkpoint is not None:
+            self._checkpoint.save(self, run)
+        return run
+
+    def _train(self, run, valid, X, y):
         run.begin(valid)
         context = self._init_callback_context(max_subtasks=run.max_epochs)
         context.call_on_fit_task_begin(estimator=self, X=X, y=y)
         with tqdm(
-            range(run.max_epochs),
+            range(len(run.history), run.max_epochs),
+            initial=len(run.history),
+            total=run.max_epochs,
             desc=type(self).__name__,
             unit="epoch",
             disable=not self.verbose,
@@ -260,6 +273,8 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
                 )
                 if stop:
                     break
+                if self._checkpoint is not None and (epoch + 1) % self._checkpoint.every == 0:
+                    self._checkpoint.save(self, run)
         run.end()
         self._finish(run)
         run.rest()

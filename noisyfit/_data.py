@@ -96,6 +96,12 @@ class TensorData:
             yield Batch(self.x.index_select(0, index), self.y.index_select(0, index), index)
             start = end
 
+    def get_state(self):
+        """None: nothing here is random."""
+
+    def set_state(self, state):
+        """Nothing to set."""
+
     def subset(self, index):
         """The rows at `index` (int64 tensor) as data of their own."""
         index = index.to(self.device)
@@ -176,6 +182,14 @@ class StreamData:
                 x = torch.addcmul(shift, x.float(), scale)
             index = index.to(self.device, non_blocking=True)
             yield Batch(x, None if self.y is None else self.y.index_select(0, index), index)
+
+    def get_state(self):
+        """State of its generator."""
+        return self._generator.get_state()
+
+    def set_state(self, state):
+        """Go on from where the generator was."""
+        self._generator.set_state(state)
 
     def subset(self, index):
         """The rows at `index` (int64 tensor) as data of their own."""

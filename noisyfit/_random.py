@@ -78,7 +78,7 @@ def seeded_start(seed):
             torch.set_rng_state(before)
 
 
-class _Seeded:
+class Seeded:
     """Dropout whose mask comes from ``self.generator``; mixed into torch's own layers."""
 
     def forward(self, x):
@@ -88,17 +88,17 @@ class _Seeded:
         return x * keep.div_(1 - self.p) if self.p < 1 else x * keep
 
 
-class _PerElement(_Seeded):
+class _PerElement(Seeded):
     def _mask_shape(self, x):
         return x.shape
 
 
-class _PerChannel(_Seeded):
+class _PerChannel(Seeded):
     def _mask_shape(self, x):
         return (*x.shape[:2], *(1,) * (x.ndim - 2))
 
 
-class _PerRow(_Seeded):
+class _PerRow(Seeded):
     def _mask_shape(self, x):
         return (x.shape[0] if self.mode == "row" else 1, *(1,) * (x.ndim - 1))
 
@@ -112,19 +112,23 @@ _BY_NAME = {  # by name, as torchvision's layer should not be imported for table
 }
 
 
+def seeded_class(plain):
+    """The dropout layer `plain` of torch or torchvision as one that has a generator."""
+    return type(plain.__name__, (_BY_NAME[plain.__name__], plain), {"_plain": plain})
+
+
 def seed_dropout(module, generator):
     """Let every dropout layer of `module` draw from `generator`; parameters and keys stay."""
     for layer in module.modules():
         plain = type(layer)
         if plain.__module__.startswith(("torch.", "torchvision.")) and plain.__name__ in _BY_NAME:
-            mixin = _BY_NAME[plain.__name__]
-            layer.__class__ = type(plain.__name__, (mixin, plain), {"_plain": plain})
+            layer.__class__ = seeded_class(plain)
             layer.generator = generator
 
 
 def unseed_dropout(module):
     """Turn the layers back into what they were, so that the module pickles."""
     for layer in module.modules():
-        if isinstance(layer, _Seeded):
+        if isinstance(layer, Seeded):
             layer.__class__ = layer._plain
             del layer.generator

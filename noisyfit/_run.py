@@ -30,6 +30,9 @@ def forward_all(module, data, constants, n_classes):
     return out
 
 
+_OF_THE_CALL = ("data", "constants", "_augment", "_batch")  # not kept in a file
+
+
 class Run:
     """Networks, data, randomness and records of one fit; never stored on the estimator.
 
@@ -76,6 +79,14 @@ class Run:
         self._record = {}
         self._batch = None
         self._batch_callbacks = any(learner.has_batch_callbacks for learner in self.learners)
+
+    def __getstate__(self):
+        return {k: v for k, v in vars(self).items() if k not in (*_OF_THE_CALL, "_datasets")}
+
+    def go_on_with(self, run):
+        """Take data and views of a `run` that was to start; this one comes from a file."""
+        for name in _OF_THE_CALL:
+            setattr(self, name, getattr(run, name))
 
     def view(self, x, augment=None):
         """Scaled random view of a stored batch, by `augment` or else the method's own.
@@ -199,9 +210,11 @@ class Run:
         return stop
 
     def begin(self, data_valid=None):
-        """Tell the callbacks that training begins."""
+        """Tell the callbacks that training begins, unless it goes on."""
         valid = None if data_valid is None else data_valid.dataset()
         self._datasets = {"dataset_train": self.data.dataset(), "dataset_valid": valid}
+        if self.history:
+            return
         for learner in self.learners:
             learner.notify("on_train_begin", X=None, y=None)
 
