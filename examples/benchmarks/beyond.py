@@ -53,6 +53,7 @@ ROWS = {
     "Bayesian, entropy": ("BayesianDivideMixPP", {"uncertainty_weighting": "entropy"}, True),
     "Manifold": ("ManifoldDivideMixClassifier", {}, True),
     "Manifold, nothing removed": ("ManifoldDivideMixClassifier", {"ood_share": 0}, True),
+    "Manifold, no mixed embeddings": ("ManifoldDivideMixClassifier", {"lambda_e": 0}, True),
 }
 COLUMNS = (
     ("last epoch", "last", 1),
