@@ -1,19 +1,23 @@
 """Two networks that divide the training set, and what is believed in the end."""
 
+import math
 import warnings
 
 import torch
 from sklearn.base import clone
 
+from noisyfit._checks import as_shares, is_auto
 from noisyfit._divide import (
     agreement_with_believed,
     agreement_with_doubted,
     balanced_rows,
     scaled_losses,
+    unequal_shares,
     with_class_floor,
 )
 from noisyfit._evidence import combine
 from noisyfit._mixmatch import co_refine
+from noisyfit._small_tables import epochs_before_doubt
 from noisyfit.mixtures import GaussianMixtureSplitter
 
 _LEAST_AGREEMENT = 0.5  # of the networks with the labels that their mixture believes
@@ -22,10 +26,27 @@ _LEAST_AGREEMENT = 0.5  # of the networks with the labels that their mixture bel
 class CoDivideMixin:
     """Division by a mixture on each network's losses, its guards, and the evidence it leaves.
 
-    The method has the parameters `threshold`, `temperature`, `splitter`, `guards`, `epoch_rows`
-    and `loss_history`, and in ``run.memory`` a list of past losses for each network (``losses``)
-    and the flag ``warned``.
+    The method has the parameters `warmup`, `threshold`, `temperature`, `splitter`, `guards`,
+    `class_prior`, `epoch_rows` and `loss_history`, and in ``run.memory`` a list of past losses for
+    each network (``losses``) and the flag ``warned``.
     """
+
+    def _warmup_epochs(self, run):
+        n = run.max_epochs
+        if is_auto(self.warmup):
+            short = min(10, math.ceil(2 + n / 10), math.ceil(n / 3))
+            long = epochs_before_doubt(short, self._shape, run.steps_per_epoch)
+            return max(short, min(long, (3 * n) // 5))
+        if self.warmup > n:
+            raise ValueError(f"warmup={self.warmup} is longer than the training of max_epochs={n}.")
+        return self.warmup
+
+    def _prior(self, run):
+        if self.class_prior is None:
+            return None
+        if is_auto(self.class_prior):
+            return unequal_shares(run.data.y, run.n_classes)
+        return as_shares(self.class_prior, run.n_classes, run.device)
 
     def _rows(self, run, n_rows):
         """Positions of this epoch's subset, or None for all rows."""

@@ -7,7 +7,6 @@ from torch import nn
 
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import (
-    as_shares,
     check_bool,
     check_integer,
     check_real,
@@ -16,9 +15,9 @@ from noisyfit._checks import (
     is_auto,
 )
 from noisyfit._co_divide import CoDivideMixin
-from noisyfit._divide import labelled_rows, unequal_shares
+from noisyfit._divide import labelled_rows
 from noisyfit._mixmatch import co_refine, mean_guess, mixmatch_loss, unlabelled_batches
-from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
+from noisyfit._small_tables import mixing_alpha
 from noisyfit._usual_views import resolve_strong
 from noisyfit.augment import beta, mixup, random_permutation
 from noisyfit.losses import confidence_penalty, cross_entropy, sharpen
@@ -274,16 +273,6 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
         memory.strong = resolve_strong(self.strong_augment, run, self)
         self.mixture_history_ = []
 
-    def _warmup_epochs(self, run):
-        n = run.max_epochs
-        if is_auto(self.warmup):
-            short = min(10, math.ceil(2 + n / 10), math.ceil(n / 3))
-            long = epochs_before_doubt(short, self._shape, run.steps_per_epoch)
-            return max(short, min(long, (3 * n) // 5))
-        if self.warmup > n:
-            raise ValueError(f"warmup={self.warmup} is longer than the training of max_epochs={n}.")
-        return self.warmup
-
     def _guesses_in_eval(self, module):
         if self.guess_mode != "auto":
             return self.guess_mode == "eval"
@@ -292,13 +281,6 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
             or (isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0)
             for layer in module.modules()
         )
-
-    def _prior(self, run):
-        if self.class_prior is None:
-            return None
-        if is_auto(self.class_prior):
-            return unequal_shares(run.data.y, run.n_classes)
-        return as_shares(self.class_prior, run.n_classes, run.device)
 
     def _train_epoch(self, run, epoch):
         if epoch < run.memory.warmup:

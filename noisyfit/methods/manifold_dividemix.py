@@ -10,7 +10,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import (
-    as_shares,
     check_bool,
     check_integer,
     check_real,
@@ -20,7 +19,7 @@ from noisyfit._checks import (
     is_one_of,
 )
 from noisyfit._co_divide import CoDivideMixin
-from noisyfit._divide import agreement_with_doubted, labelled_rows, unequal_shares
+from noisyfit._divide import agreement_with_doubted, labelled_rows
 from noisyfit._head import last_linear
 from noisyfit._learner import autocast_off
 from noisyfit._mixematch import (
@@ -39,7 +38,7 @@ from noisyfit._mixematch import (
 from noisyfit._mixmatch import co_refine, unlabelled_batches
 from noisyfit._random import spawn_seeds
 from noisyfit._run import forward_all
-from noisyfit._small_tables import epochs_before_doubt, mixing_alpha
+from noisyfit._small_tables import mixing_alpha
 from noisyfit._usual_views import resolve_strong
 from noisyfit.augment import beta, mixup, random_permutation
 from noisyfit.losses import (
@@ -386,27 +385,10 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
             embeddings, _ = self._measure(run, run.data)
             self._set_aside(run, embeddings)
 
-    def _warmup_epochs(self, run):
-        n = run.max_epochs
-        if is_auto(self.warmup):
-            short = min(10, math.ceil(2 + n / 10), math.ceil(n / 3))
-            long = epochs_before_doubt(short, self._shape, run.steps_per_epoch)
-            return max(short, min(long, (3 * n) // 5))
-        if self.warmup > n:
-            raise ValueError(f"warmup={self.warmup} is longer than the training of max_epochs={n}.")
-        return self.warmup
-
     def _interval(self, max_epochs):
         if is_auto(self.redivide_every):
             return max(1, round(max_epochs / _PUBLISHED_DIVISIONS))
         return self.redivide_every or max_epochs
-
-    def _prior(self, run):
-        if self.class_prior is None:
-            return None
-        if is_auto(self.class_prior):
-            return unequal_shares(run.data.y, run.n_classes)
-        return as_shares(self.class_prior, run.n_classes, run.device)
 
     # ---- division --------------------------------------------------------------------------------
 
