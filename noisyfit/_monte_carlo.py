@@ -138,11 +138,11 @@ class MonteCarloNetwork(nn.Module):
             _seed.reset(token)
 
 
-def behind_dropout(module, x, position, p, n_passes):
-    """`module` with Monte-Carlo dropout, which in evaluation mode returns log probabilities.
+def layers_at(module, x, position):
+    """Names of the layers of `module` that a dropout position means; ValueError if it has none.
 
-    `position` is ``"head"``, before the last linear layer, or ``"blocks"``, at the module's own
-    dropout layers, whose rate becomes `p`. `x` is a batch to try the module on.
+    `position` is ``"head"``, the last linear layer, or ``"blocks"``, the module's own dropout
+    layers. `x` is a batch to try the module on.
     """
     name = type(module).__name__
     if position == "head":
@@ -153,17 +153,30 @@ def behind_dropout(module, x, position, p, n_passes):
                 "dropout_position='head' acts before the torch.nn.Linear that gives the logits; "
                 f"{name} does not end in one."
             )
-        layer = MonteCarloLinear(linear, p, n_passes)
-        if not head:  # the layer is all there is
-            return layer
-        module.set_submodule(head, layer)
-        return module
+        return [head]
     names = [key for key, layer in module.named_modules() if isinstance(layer, _DROPOUT)]
     if not names:
         raise ValueError(
             f"dropout_position='blocks' needs a module with dropout layers; {name} has none. Use "
             "'head', or a module such as PreActResNet18 or SmallCNN."
         )
+    return names
+
+
+def behind_dropout(module, x, position, p, n_passes):
+    """`module` with Monte-Carlo dropout, which in evaluation mode returns log probabilities.
+
+    It acts before the last linear layer (``"head"``) or in place of the module's own dropout
+    layers, whose rate becomes `p`. `x` is a batch to try the module on.
+    """
+    names = layers_at(module, x, position)
+    if position == "head":
+        (head,) = names
+        layer = MonteCarloLinear(module.get_submodule(head), p, n_passes)
+        if not head:  # the layer is all there is
+            return layer
+        module.set_submodule(head, layer)
+        return module
     for i, key in enumerate(names):
         layer = module.get_submodule(key)
         layer.p = p

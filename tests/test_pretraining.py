@@ -28,7 +28,7 @@ from noisyfit import (
 )
 from noisyfit._learner import Learner
 from noisyfit._pretraining import match, prefixes
-from noisyfit.augment import FeatureCorruption
+from noisyfit.augment import AutoAugment, FeatureCorruption
 from noisyfit.modules import MLP, EncoderClassifier, SmallCNN, TorchvisionBackbone
 from noisyfit.noise import sym_incl
 from tests.test_common import run_checks
@@ -470,3 +470,42 @@ def test_a_pretraining_that_diverges_leaves_the_method_unfitted():
     with pytest.raises(ValueError, match="training loss became"):
         clf.fit(X, NOISY)
     assert not hasattr(clf, "nets_")
+
+
+class NoDropout(nn.Module):
+    """A network of a user that has no dropout layer."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.layer = nn.Linear(n_features, n_classes)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Rescaled(NoDropout):
+    """One that does not end in a linear layer."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("DivideMixClassifier", {"warmup": 60}, "longer than the training"),
+        ("DivideMixClassifier", {"strong_augment": AutoAugment()}, "Expected images"),
+        ("DivideMixClassifier", {"class_prior": [0.5, 0.5]}, "class_prior"),
+        ("BayesianDivideMixPP", {"dropout_position": "blocks"}, "needs a module with dropout"),
+        ("ManifoldDivideMixClassifier", {"net__module": Rescaled}, "does not end in one"),
+        ("ManifoldDivideMixClassifier", {"strong_augment": AutoAugment()}, "Expected images"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_pretraining(monkeypatch, name, params, message):
+    calls = []
+    monkeypatch.setattr(SimCLR, "encoder_for", lambda *args: calls.append(args))
+    net = Network(NoDropout, max_epochs=3)
+    clf = getattr(methods, name)(net, pretrain=SimCLR(Network(max_epochs=1)))
+    with pytest.raises(ValueError, match=message):
+        clf.set_params(**params).fit(X, NOISY)
+    assert not calls

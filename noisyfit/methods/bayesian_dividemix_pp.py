@@ -6,6 +6,7 @@ from sklearn.utils.validation import check_is_fitted
 from noisyfit._checks import check_bool, check_integer, check_real, is_one_of
 from noisyfit._monte_carlo import (
     behind_dropout,
+    layers_at,
     monte_carlo_part,
     mutual_information,
     normalized_entropy,
@@ -283,8 +284,15 @@ class BayesianDivideMixPP(DivideMixClassifier):
             )
         check_bool(self.mc_predict, "mc_predict")
 
+    def _check_run(self, run):
+        super()._check_run(run)
+        layers_at(run.learners[0].module, self._few_rows(run), self.dropout_position)
+
+    def _few_rows(self, run):
+        return run.plain(next(iter(run.data.batches(2))).x.clone())
+
     def _begin(self, run):
-        x = run.plain(next(iter(run.data.batches(2))).x.clone())
+        x = self._few_rows(run)
         n_passes = self.mc_samples if self.dropout else 1
         for learner in run.learners:
             learner.replace_module(

@@ -260,17 +260,20 @@ class DivideMixClassifier(CoDivideMixin, BaseNoisyClassifier):
                     "epoch_rows changes the rows of each epoch; loss_history must be 1."
                 )
 
+    def _check_run(self, run):
+        memory = run.memory
+        memory.warmup = run.last_stage = self._warmup_epochs(run)
+        memory.prior = self._prior(run)
+        memory.strong = resolve_strong(self.strong_augment, run, self)
+
     def _begin(self, run):
         memory = run.memory
         memory.losses = [[] for _ in run.learners]  # scaled, of each epoch
-        memory.warmup = run.last_stage = self._warmup_epochs(run)
         memory.lambda_u = None if is_auto(self.lambda_u) else float(self.lambda_u)
         memory.guess_in_eval = self._guesses_in_eval(run.learners[0].module)
-        memory.prior = self._prior(run)
         by_default = mixing_alpha(0.5 if self._on_table else 4.0, self._shape)
         memory.alpha = by_default if is_auto(self.alpha) else self.alpha
         memory.warned = False
-        memory.strong = resolve_strong(self.strong_augment, run, self)
         self.mixture_history_ = []
 
     def _guesses_in_eval(self, module):

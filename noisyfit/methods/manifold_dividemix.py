@@ -347,10 +347,13 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
 
     # ---- start -----------------------------------------------------------------------------------
 
-    def _begin(self, run):
+    def _check_run(self, run):
         memory, (net,) = run.memory, run.learners
-        x = run.plain(next(iter(run.data.batches(2))).x.clone())
+        memory.warmup = run.last_stage = self._warmup_epochs(run)
+        memory.prior = self._prior(run)
+        memory.strong = resolve_strong(self.strong_augment, run, self)
         net.eval()
+        x = run.plain(next(iter(run.data.batches(2))).x.clone())
         self._head_, memory.layer = last_linear(net.module, x)
         if memory.layer is None:
             raise ValueError(
@@ -358,6 +361,9 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
                 f"{type(net.module).__name__} does not end in one. Modules such as those of "
                 "noisyfit.modules do."
             )
+
+    def _begin(self, run):
+        memory, (net,) = run.memory, run.learners
         memory.encoder = Encoder(net.module, memory.layer)
         is_pretrained = self._resolve_pretrain() is not None
         of_head = set(memory.layer.parameters())
@@ -369,14 +375,11 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
         memory.project = projection_head(n_embedded, _N_PROJECTED, seed, run.device)
         net.add_parameters(memory.project.parameters())
         memory.norms = batch_norms(net.module, memory.project) if self.bn_mode == "frozen" else []
-        memory.warmup = run.last_stage = self._warmup_epochs(run)
         memory.interval = self._interval(run.max_epochs)
         by_default = mixing_alpha(0.5 if self._on_table else 4.0, self._shape)
         memory.alpha = by_default if is_auto(self.alpha) else self.alpha
         lambda_u = 5.0 if self._on_table else 100.0
         memory.lambda_u = lambda_u if is_auto(self.lambda_u) else self.lambda_u
-        memory.prior = self._prior(run)
-        memory.strong = resolve_strong(self.strong_augment, run, self)
         memory.warned = memory.warned_of_cap = False
         memory.n_out, memory.n_divisions = 0, 0
         memory.inside = torch.ones(len(run.data), dtype=torch.bool, device=run.device)
