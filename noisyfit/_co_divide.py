@@ -16,6 +16,7 @@ from noisyfit._divide import (
     with_class_floor,
 )
 from noisyfit._evidence import combine
+from noisyfit._gaussian_em import usual_bins
 from noisyfit._mixmatch import co_refine
 from noisyfit._small_tables import epochs_before_doubt
 from noisyfit.mixtures import GaussianMixtureSplitter
@@ -80,7 +81,8 @@ class CoDivideMixin:
         if not losses.any():
             self._warn(run, "the losses are constant, so that every label is believed")
             return torch.ones_like(losses), {}, losses
-        splitter = clone(self.splitter or GaussianMixtureSplitter(normalize=None))
+        by_default = GaussianMixtureSplitter(normalize=None, bins=usual_bins(len(losses)))
+        splitter = clone(self.splitter or by_default)
         clean = splitter.fit_tensor(losses)
         return clean, splitter.components(), losses
 

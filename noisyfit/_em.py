@@ -2,7 +2,7 @@
 
 from noisyfit._beta_em import BETA_PRESETS, BetaFit, beta_em, beta_posterior
 from noisyfit._em_loop import Scaling, minmax_scaling, no_scaling, percentile_scaling
-from noisyfit._gaussian_em import GaussianFit, gaussian_em, gaussian_posterior
+from noisyfit._gaussian_em import GaussianFit, gaussian_em, gaussian_posterior, usual_bins
 
 __all__ = [
     "BETA_PRESETS",
@@ -16,4 +16,5 @@ __all__ = [
     "minmax_scaling",
     "no_scaling",
     "percentile_scaling",
+    "usual_bins",
 ]

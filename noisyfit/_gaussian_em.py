@@ -7,6 +7,8 @@ import torch
 
 from noisyfit._em_loop import histogram, hold_beyond, iterate, posterior_and_likelihood, two_means
 
+_BINS, _FROM = 2048, 20_000
+
 
 class GaussianFit(NamedTuple):
     """Two Gaussians; component 0 has the smaller mean and holds the clean samples."""
@@ -16,6 +18,12 @@ class GaussianFit(NamedTuple):
     weights: torch.Tensor
     n_iter: torch.Tensor
     converged: torch.Tensor
+
+
+def usual_bins(n):
+    """Bins of a histogram of `n` samples in [0, 1], much narrower than any component can be; None
+    for few samples."""
+    return _BINS if n >= _FROM else None
 
 
 def gaussian_em(x, max_iter=10, tol=1e-2, reg_covar=5e-4, weight=None, bins=None):

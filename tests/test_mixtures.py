@@ -282,3 +282,39 @@ def test_history_statistics_that_are_larger_for_right_labels_are_turned_round():
         splitter = HistorySplitter(statistic=statistic).fit(proba)
         np.testing.assert_allclose(splitter.clean_proba_, doubt.clean_proba_, atol=1e-9)
     assert roc_auc_score(proba[:, 0] > 0.5, doubt.clean_proba_) == 1
+
+
+# --- histograms of many samples ---
+
+
+def many_losses(n, seed=0):
+    rng = np.random.default_rng(seed)
+    wrong = rng.random(n) < 0.4
+    return np.where(wrong, rng.beta(5, 3, n), rng.beta(1, 9, n))[:, None]
+
+
+def test_many_samples_are_fitted_by_their_histogram():
+    losses = many_losses(50_000)
+    by_default = GaussianMixtureSplitter().fit(losses)
+    exact = GaussianMixtureSplitter(bins=None).fit(losses)
+    assert by_default.means_.tolist() != exact.means_.tolist()
+    np.testing.assert_allclose(by_default.clean_proba_, exact.clean_proba_, atol=1e-3)
+    assert by_default.n_iter_ == exact.n_iter_
+    coarse = GaussianMixtureSplitter(bins=10).fit(losses)
+    assert abs(coarse.clean_proba_ - exact.clean_proba_).max() > 1e-3
+
+
+@pytest.mark.parametrize("params", [{"normalize": None}, {"bins": None}])
+def test_unscaled_losses_are_not_put_into_bins_by_default(params):
+    losses = many_losses(20_000)
+    exact = GaussianMixtureSplitter(normalize=None, bins=None).fit(losses)
+    splitter = GaussianMixtureSplitter(**{"normalize": None} | params).fit(losses)
+    np.testing.assert_array_equal(splitter.clean_proba_, exact.clean_proba_)
+
+
+def test_few_samples_are_not_put_into_bins():
+    losses = many_losses(19_999)
+    exact = GaussianMixtureSplitter(bins=None).fit(losses)
+    np.testing.assert_array_equal(
+        GaussianMixtureSplitter().fit(losses).clean_proba_, exact.clean_proba_
+    )

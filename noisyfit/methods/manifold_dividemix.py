@@ -20,6 +20,7 @@ from noisyfit._checks import (
 )
 from noisyfit._co_divide import CoDivideMixin
 from noisyfit._divide import agreement_with_doubted, labelled_rows
+from noisyfit._gaussian_em import usual_bins
 from noisyfit._head import last_linear
 from noisyfit._learner import autocast_off
 from noisyfit._mixematch import (
@@ -478,7 +479,8 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
             if raw[fitted].any():  # else every label is met without any doubt
                 self._warn(run, "the losses are constant, so that every label is believed")
             return losses, torch.ones_like(losses), {}
-        by_default = GaussianMixtureSplitter(normalize=None, max_iter=_MAX_ITER)
+        bins = usual_bins(len(losses[fitted]))
+        by_default = GaussianMixtureSplitter(normalize=None, max_iter=_MAX_ITER, bins=bins)
         splitter = clone(self.splitter or by_default)
         splitter.fit_tensor(losses[fitted])
         return losses, splitter.transform_tensor(losses), splitter.components()

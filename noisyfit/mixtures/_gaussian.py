@@ -1,6 +1,6 @@
 """Splitter by two Gaussians."""
 
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -11,6 +11,7 @@ from noisyfit._em import (
     minmax_scaling,
     no_scaling,
     percentile_scaling,
+    usual_bins,
 )
 from noisyfit.mixtures._splitter import COUNT, NOT_NEGATIVE, PROBABILITY, MixtureSplitter
 
@@ -34,6 +35,10 @@ class GaussianMixtureSplitter(MixtureSplitter):
         Stop when the mean log-likelihood changes by less.
     reg_covar : float, default=5e-4
         Added to every variance, on the scaled axis.
+    bins : "auto", int or None, default="auto"
+        Fit to a histogram of that many equally wide bins, whose cost hardly depends on the number
+        of samples; None fits to the samples. ``"auto"`` is 2048 bins from 20 000 scaled samples on
+        (`normalize`) and None for others. They move no probability of 50 000 by more than 0.001.
     monotone : bool, default=False
         Never let the clean probability rise with the loss. ``False``, as published, can call very
         small losses wrong where the clean component is narrow.
@@ -95,6 +100,7 @@ class GaussianMixtureSplitter(MixtureSplitter):
         "max_iter": [COUNT],
         "tol": [NOT_NEGATIVE],
         "reg_covar": [Interval(Real, 0, None, closed="neither")],
+        "bins": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left"), None],
         "monotone": ["boolean"],
     }
     _mixture_parameters = ("means", "variances", "weights")
@@ -107,6 +113,7 @@ class GaussianMixtureSplitter(MixtureSplitter):
         max_iter=10,
         tol=1e-2,
         reg_covar=5e-4,
+        bins="auto",
         monotone=False,
     ):
         self.threshold = threshold
@@ -114,6 +121,7 @@ class GaussianMixtureSplitter(MixtureSplitter):
         self.max_iter = max_iter
         self.tol = tol
         self.reg_covar = reg_covar
+        self.bins = bins
         self.monotone = monotone
 
     def _scale(self, x):
@@ -123,7 +131,10 @@ class GaussianMixtureSplitter(MixtureSplitter):
         return scaling, torch.ones_like(x)
 
     def _fit_mixture(self, x, weight):
-        return gaussian_em(x, self.max_iter, self.tol, self.reg_covar, weight)
+        bins = self.bins
+        if bins == "auto":
+            bins = None if self.normalize is None else usual_bins(len(x))
+        return gaussian_em(x, self.max_iter, self.tol, self.reg_covar, weight, bins)
 
     def _posterior(self, x):
         return gaussian_posterior(x, self._mixture, self.monotone)
