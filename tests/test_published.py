@@ -438,6 +438,8 @@ PUBLISHED = {
     "co_teaching_plus/mnist-pair45": PLUS | {"init_epoch": 0, "net__module__hidden": (256,)},
     "co_teaching_plus/cifar10-pair45": PLUS | {"init_epoch": 20, "net__module": LeNet},
     "co_teaching_plus/cifar100-pair45": PLUS | {"init_epoch": 5, "net__module": CNN7},
+    "cross_entropy/cifar10": SGD_M | {"net__max_epochs": 200, "net__lr_schedule": Step([100, 150])},
+    "cross_entropy/cifar100-long": SGD_M | LONG,
     "mixup/cifar10-sym20": SGD_M
     | {"alpha": 8, "net__max_epochs": 200, "net__lr_schedule": Step([100, 150])},
     "mixup/cifar10-sym80": SGD_M | {"alpha": 32},
