@@ -132,7 +132,10 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         net = check_net(self.net)
         self._check_parameters()
         device = resolve_device(getattr(net, "device", "cpu"))
-        seeds = spawn_seeds(draw_seed(self.random_state), 4 + self.n_networks)
+        seed = draw_seed(self.random_state)
+        if self._checkpoint is not None:
+            seed = self._checkpoint.seed(seed)
+        seeds = spawn_seeds(seed, 4 + self.n_networks)
         start, loop, stream, *starts, of_encoder = seeds
         with own_generators(start, device):
             source = validate_X(self, X, reset=True)
@@ -163,7 +166,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             for learner in learners:
                 learner.check_callbacks(valid is not None)
             self._check_run(run)
-            run = self._taken_up(run) or self._started(run, net, of_encoder)
+            run = self._taken_up(run, valid) or self._started(run, valid, net, of_encoder)
             self._train(run, valid, X, y)
             self._gather_evidence(run, data, train_rows)
 
@@ -236,18 +239,20 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             return None if self._on_table else SimCLR()
         return self.pretrain
 
-    def _taken_up(self, run):
+    def _taken_up(self, run, valid):
         """The fit that was interrupted instead of `run`, if there is one."""
-        return None if self._checkpoint is None else self._checkpoint.load(self, run)
+        return None if self._checkpoint is None else self._checkpoint.load(self, run, valid)
 
-    def _started(self, run, net, of_encoder):
+    def _started(self, run, valid, net, of_encoder):
         pretrain = self._resolve_pretrain()
         if pretrain is not None:
+            if self._checkpoint is not None:
+                self._checkpoint.check(self, run, valid)
             start_pretrained(pretrain, run, net, self._shape, of_encoder)
         self._begin(run)
         self._check_stages(run)
         if self._checkpoint is not None:
-            self._checkpoint.save(self, run)
+            self._checkpoint.save(self, run, valid)
         return run
 
     def _train(self, run, valid, X, y):
@@ -274,7 +279,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
                 if stop:
                     break
                 if self._checkpoint is not None and (epoch + 1) % self._checkpoint.every == 0:
-                    self._checkpoint.save(self, run)
+                    self._checkpoint.save(self, run, valid)
         run.end()
         self._finish(run)
         run.rest()

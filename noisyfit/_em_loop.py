@@ -13,6 +13,7 @@ _TRIM_LOW, _TRIM_HIGH = 0.05, 0.95
 _TRIM_OFFSET, _TRIM_SPAN = 1e-5, 1e-6
 _TRIM_MARGIN = 1e-3
 _TRIM_LEAST = 50
+_STEPS = 2**30  # in which a value is placed inside its bin
 
 
 class Scaling(NamedTuple):
@@ -94,12 +95,17 @@ def two_means(x, weight):
 
 
 def histogram(x, weight, bins):
-    """(n,) values and weights -> (bins,) centres and weights of equally wide bins."""
+    """(n,) values and weights -> (bins,) means and weights of equally wide bins."""
     low, high = x.aminmax()
     width = ((high - low) / bins).clamp(min=torch.finfo(x.dtype).tiny)
-    index = ((x - low) / width).long().clamp(0, bins - 1)
-    centres = low + width * (torch.arange(bins, dtype=x.dtype, device=x.device) + 0.5)
-    return centres, torch.zeros_like(centres).scatter_add_(0, index, weight)
+    place = (x - low) / width
+    index = place.long().clamp(0, bins - 1)
+    total = torch.zeros(bins, dtype=x.dtype, device=x.device).scatter_add_(0, index, weight)
+    # Whole numbers have one sum, in whatever order an accelerator adds them.
+    within = (weight * (place - index) * _STEPS).round().long()
+    within = torch.zeros_like(total, dtype=torch.int64).scatter_add_(0, index, within)
+    mean = torch.where(total > 0, within / total / _STEPS, 0.5)
+    return low + width * (torch.arange(bins, dtype=x.dtype, device=x.device) + mean), total
 
 
 def iterate(step, state, max_iter, tol, stop_early=None):

@@ -7,7 +7,7 @@ import torch
 
 from noisyfit._em_loop import histogram, hold_beyond, iterate, posterior_and_likelihood, two_means
 
-_BINS, _FROM = 2048, 20_000
+_BINS, _FROM, _WIDTHS = 2048, 20_000, 10
 
 
 class GaussianFit(NamedTuple):
@@ -20,10 +20,10 @@ class GaussianFit(NamedTuple):
     converged: torch.Tensor
 
 
-def usual_bins(n):
-    """Bins of a histogram of `n` samples in [0, 1], much narrower than any component can be; None
-    for few samples."""
-    return _BINS if n >= _FROM else None
+def usual_bins(n, reg_covar=5e-4):
+    """Bins of a histogram of `n` samples in [0, 1]; None for few samples, or where a component may
+    be as narrow as a bin."""
+    return _BINS if n >= _FROM and reg_covar**0.5 >= _WIDTHS / _BINS else None
 
 
 def gaussian_em(x, max_iter=10, tol=1e-2, reg_covar=5e-4, weight=None, bins=None):

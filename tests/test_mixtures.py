@@ -293,6 +293,29 @@ def many_losses(n, seed=0):
     return np.where(wrong, rng.beta(5, 3, n), rng.beta(1, 9, n))[:, None]
 
 
+def crowded_losses(n, seed=0):
+    """Most of them all but 0, as after memorisation."""
+    rng = np.random.default_rng(seed)
+    wrong = rng.random(n) < 0.3
+    spread = rng.normal(0.5, 0.14, n).clip(0, 1)
+    return np.where(wrong, spread, 1e-5 * rng.random(n))[:, None]
+
+
+def test_a_component_narrower_than_a_bin_stays_where_it_is():
+    losses = crowded_losses(50_000)
+    exact = GaussianMixtureSplitter(bins=None).fit(losses)
+    by_default = GaussianMixtureSplitter().fit(losses)
+    np.testing.assert_allclose(by_default.clean_proba_, exact.clean_proba_, atol=1e-5)
+
+
+def test_components_that_may_be_narrow_are_not_put_into_bins():
+    losses = crowded_losses(20_000)
+    given = {"reg_covar": 1e-8}
+    exact = GaussianMixtureSplitter(bins=None, **given).fit(losses)
+    by_default = GaussianMixtureSplitter(**given).fit(losses)
+    np.testing.assert_array_equal(by_default.clean_proba_, exact.clean_proba_)
+
+
 def test_many_samples_are_fitted_by_their_histogram():
     losses = many_losses(50_000)
     by_default = GaussianMixtureSplitter().fit(losses)

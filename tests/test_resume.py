@@ -5,7 +5,10 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
-from skorch.callbacks import EarlyStopping
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback, EarlyStopping
 from skorch.dataset import ValidSplit
 from torch import nn
 from torch.utils.data import Dataset
@@ -15,6 +18,8 @@ from noisyfit import (
     CoTeachingClassifier,
     CrossEntropyClassifier,
     DivideMixClassifier,
+    Mentor,
+    MentorNetClassifier,
     MixupClassifier,
     Network,
     SimCLR,
@@ -147,17 +152,43 @@ def test_compiled_networks_stay_compiled(tmp_path, monkeypatch):
     assert_equal_fits(straight, other)
 
 
-def test_without_a_seed_it_goes_on_as_well(tmp_path, monkeypatch):
-    clf, path = DivideMixClassifier(Network(max_epochs=6)), tmp_path / "fit.pt"
+def test_without_a_seed_it_goes_on_with_the_rows_it_held_out(tmp_path, monkeypatch):
+    net = Network(max_epochs=6, train_split=ValidSplit(0.25))
+    clf, path = DivideMixClassifier(net), tmp_path / "fit.pt"
     interrupted(monkeypatch, clf, X, NOISY, path, 3)
-    assert len(fit_resumable(clone(clf), X, NOISY, path=path).history_) == 6
+    first = torch.load(path, weights_only=False)["run"].history
+    other = fit_resumable(clone(clf), X, NOISY, path=path)
+    assert [row["train_loss"] for row in other.history_[:3]] == [r["train_loss"] for r in first]
+    assert len(other.history_) == 6
+
+
+def test_the_best_weights_and_streamed_validation_go_on(tmp_path, monkeypatch):
+    split = ValidSplit(0.25, stratified=True, random_state=0)
+    stop = EarlyStopping(patience=3, load_best=True)
+    net = Network(max_epochs=30, train_split=split, callbacks=[stop], iterator_train__num_workers=1)
+    clf = CrossEntropyClassifier(net, random_state=0)
+    straight, path = clone(clf).fit(Stream(), NOISY), tmp_path / "fit.pt"
+    interrupted(monkeypatch, clone(clf), Stream(), NOISY, path, 2)
+    assert_equal_fits(straight, fit_resumable(clone(clf), Stream(), NOISY, path=path))
+
+
+def test_trusted_rows_go_on_and_are_compared(tmp_path, monkeypatch):
+    trusted = np.arange(len(X)) % 5 == 0
+    mentor = Mentor(n_steps=20, random_state=0)
+    clf = MentorNetClassifier(Network(max_epochs=6), mentor=mentor, burn_in=0.4, random_state=0)
+    given = {"trusted": trusted, "clean_labels": Y}
+    straight, path = clone(clf).fit(X, NOISY, **given), tmp_path / "fit.pt"
+    interrupted(monkeypatch, clone(clf), X, NOISY, path, 3, **given)
+    with pytest.raises(ValueError, match="another argument of fit"):
+        fit_resumable(clone(clf), X, NOISY, path=path, trusted=~trusted, clean_labels=Y)
+    assert_equal_fits(straight, fit_resumable(clone(clf), X, NOISY, path=path, **given))
 
 
 def test_the_file_is_written_every_so_often(tmp_path, monkeypatch):
     epochs, write = [], _resume.Checkpoint.save
 
-    def save(self, estimator, run):
-        write(self, estimator, run)
+    def save(self, estimator, run, valid):
+        write(self, estimator, run, valid)
         epochs.append(len(run.history))
 
     monkeypatch.setattr(_resume.Checkpoint, "save", save)
@@ -172,10 +203,16 @@ def test_a_file_of_another_fit_is_refused_and_left_alone(tmp_path, monkeypatch):
     clf = CrossEntropyClassifier(Network(max_epochs=5), random_state=0)
     interrupted(monkeypatch, clf, X, NOISY, path, 2)
     before = path.read_bytes()
+    calm, stopping = Network(max_epochs=5, callbacks=[Callback()]), EarlyStopping("train_loss")
+    hasty = Network(max_epochs=5, callbacks=[stopping])
     others = [
         (clone(clf).set_params(net__lr=0.1), X, NOISY, "another set of parameters"),
+        (clone(clf).set_params(net=calm), X, NOISY, "another set of parameters"),
+        (clone(clf).set_params(net=hasty), X, NOISY, "another set of parameters"),
+        (clone(clf), X, NOISY + 1, "another y"),
+        (clone(clf), np.sin(X), NOISY, "another X"),
         (clone(clf), X, Y, "another y"),
-        (clone(clf), X[:, :3], NOISY, "another shape of X"),
+        (clone(clf), X[:, :3], NOISY, "another shape of X and another X"),
         (MixupClassifier(Network(max_epochs=5), random_state=0), X, NOISY, "another class"),
     ]
     for other, rows, y, message in others:
@@ -199,3 +236,24 @@ def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match="cannot be written to a file"):
         fit_resumable(clf, X, NOISY, path=tmp_path / "fit.pt")
     assert not [*tmp_path.iterdir()]
+
+
+def test_what_cannot_be_written_is_refused_before_the_pretraining(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(SimCLR, "encoder_for", lambda *args: calls.append(args))
+    net = Network(MLP, max_epochs=2, lr_schedule=lambda epoch, n: 1.0)
+    clf = CrossEntropyClassifier(net, pretrain=SimCLR(Network(max_epochs=1)))
+    with pytest.raises(ValueError, match="cannot be written to a file"):
+        fit_resumable(clf, X, NOISY, path=tmp_path / "fit.pt")
+    assert not calls
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_is_no_method_is_refused_and_no_file_removed(tmp_path):
+    path = tmp_path / "fit.pt"
+    path.write_text("of somebody else")
+    pipe = make_pipeline(StandardScaler(), CrossEntropyClassifier(Network(max_epochs=1)))
+    for other in (pipe, SimCLR(), LogisticRegression()):
+        with pytest.raises(TypeError, match="Only methods of noisyfit"):
+            fit_resumable(other, X, NOISY, path=path)
+    assert path.read_text() == "of somebody else"

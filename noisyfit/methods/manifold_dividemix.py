@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import torch
-from sklearn.base import TransformerMixin, clone
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from noisyfit._base import BaseNoisyClassifier
@@ -62,7 +62,9 @@ _MAX_ITER = 20  # of the mixture
 _NUMBERS = ("ramp_up", "lambda_e", "lambda_c", "lambda_r")
 
 
-class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClassifier):
+class ManifoldDivideMixClassifier(
+    CoDivideMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseNoisyClassifier
+):
     """DivideMix with one network, mixed embeddings too, and rows of no class set aside.
 
     Some rows have no right label: they are of no class at all. In the features of a self-supervised
@@ -612,7 +614,8 @@ class ManifoldDivideMixClassifier(CoDivideMixin, TransformerMixin, BaseNoisyClas
         if is_auto(self.ood_share) and n_out:
             n_out = min(n_out, self._n_meaningless(run, distance, logits[rows]))
         run.memory.inside = inside = ~farthest(distance, n_out)
-        self._neighbours_ = KNNOutlierFilter(self.n_neighbors, share=0.0)
+        device = "cpu" if run.device.type == "cpu" else "auto"  # it may be loaded elsewhere
+        self._neighbours_ = KNNOutlierFilter(self.n_neighbors, share=0.0, device=device)
         self._neighbours_.fit(own[inside].cpu().numpy())
         of_own = torch.exp(-distance).clamp_min(torch.finfo(distance.dtype).tiny)
         held = torch.ones(len(embeddings), dtype=torch.bool, device=run.device)

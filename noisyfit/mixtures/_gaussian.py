@@ -38,7 +38,7 @@ class GaussianMixtureSplitter(MixtureSplitter):
     bins : "auto", int or None, default="auto"
         Fit to a histogram of that many equally wide bins, whose cost hardly depends on the number
         of samples; None fits to the samples. ``"auto"`` is 2048 bins from 20 000 scaled samples on
-        (`normalize`) and None for others. They move no probability of 50 000 by more than 0.001.
+        (`normalize`), if `reg_covar` keeps components ten times as broad as a bin, else None.
     monotone : bool, default=False
         Never let the clean probability rise with the loss. ``False``, as published, can call very
         small losses wrong where the clean component is narrow.
@@ -133,7 +133,7 @@ class GaussianMixtureSplitter(MixtureSplitter):
     def _fit_mixture(self, x, weight):
         bins = self.bins
         if bins == "auto":
-            bins = None if self.normalize is None else usual_bins(len(x))
+            bins = None if self.normalize is None else usual_bins(len(x), self.reg_covar)
         return gaussian_em(x, self.max_iter, self.tol, self.reg_covar, weight, bins)
 
     def _posterior(self, x):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import make_blobs
+from sklearn.metrics import roc_auc_score
 from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 from torch import nn
@@ -296,6 +297,43 @@ def test_a_warm_up_batch_without_rows_in_distribution_takes_no_step():
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
+class Strangers(ManifoldDivideMixClassifier):
+    """What the network says of the last 40 rows means nothing, and they lie apart."""
+
+    def _measure(self, run, data):
+        generator, n = torch.Generator().manual_seed(0), len(data)
+        classes = torch.from_numpy(Y)
+        classes[-40:] = torch.randint(4, (40,), generator=generator)
+        embeddings = torch.randn(n, run.memory.layer.in_features, generator=generator)
+        embeddings[:-40] *= 0.05
+        embeddings[torch.arange(n - 40), classes[:-40]] += 1
+        return embeddings, 5.0 * functional.one_hot(classes, 4)
+
+
+def test_by_default_the_labels_tell_how_many_rows_are_of_no_class():
+    given = {"ood_initial": 0.1, "ood_step": 0.1, "warmup": 1}
+    clf = fit(Network(max_epochs=5, batch_size=32), cls=Strangers, **given)
+    out = ~clf.in_distribution_
+    assert 25 <= out.sum() <= 48
+    assert out[-40:].mean() > 0.6
+    assert out[:-40].mean() < 0.1
+    slow = fit(Network(max_epochs=3, batch_size=32), cls=Strangers, warmup=1)
+    assert (~slow.in_distribution_).sum() == 2 + 2 * 2  # a percent at once and one per division
+
+
+def test_images_of_no_class_are_told_from_others_with_a_trained_encoder():
+    images, y = small_images(120)
+    noise = np.random.default_rng(1).integers(0, 255, (15, 1, 8, 8), dtype=np.uint8)
+    images[:15] = noise
+    start = SimCLR(Network(SmallCNN, max_epochs=10, batch_size=60), random_state=0)
+    net = Network(SmallCNN, max_epochs=8, batch_size=32)
+    clf = fit(net, images, y, pretrain=start, ood_share=0.125, ood_initial=0.125)
+    assert (~clf.in_distribution_)[:15].mean() > 0.8
+    new, _ = small_images(40, seed=5)
+    strange = np.random.default_rng(2).integers(0, 255, (40, 1, 8, 8), dtype=np.uint8)
+    assert roc_auc_score([1] * 40 + [0] * 40, clf.predict_ood(np.r_[new, strange])) > 0.9
+
+
 # ---- one batch -------------------------------------------------------------------------------
 
 
@@ -517,6 +555,13 @@ def test_embeddings_of_any_network_that_ends_in_a_linear_layer():
     np.testing.assert_allclose(logits.softmax(1), clf.predict_proba(X), atol=1e-5)
 
 
+def test_a_linear_network_embeds_its_input():
+    clf = fit(Network(nn.Linear, module__in_features=4, module__out_features=4, max_epochs=8))
+    scaled = (X - X.mean(0)) / X.std(0)
+    np.testing.assert_allclose(clf.transform(X), scaled, atol=1e-5)
+    assert clf.get_feature_names_out().shape == (4,)
+
+
 def test_a_network_without_a_linear_end_is_refused():
     class NoLinear(nn.Module):
         def __init__(self, n_features, n_classes):
@@ -578,6 +623,10 @@ def test_options_train(params):
 def test_images_start_from_simclr_and_learn_from_strong_views(monkeypatch):
     images, y = small_images(80)
     start = SimCLR(Network(SmallCNN, max_epochs=2, batch_size=40))
+    encode, fitted = SimCLR.encoder_for, []
+    monkeypatch.setattr(
+        SimCLR, "encoder_for", lambda *args, **kw: fitted.append(args) or encode(*args, **kw)
+    )
     seen = []
 
     def strong(x, generator):
@@ -586,6 +635,7 @@ def test_images_start_from_simclr_and_learn_from_strong_views(monkeypatch):
 
     net = Network(SmallCNN, max_epochs=6, batch_size=32)
     clf = fit(net, images, y, pretrain=start, strong_augment=strong, warmup=2)
+    assert len(fitted) == 1
     assert sum(n == 16 for n in seen) > 4
     assert clf.transform(images).shape == (80, 128)
 
