@@ -118,9 +118,9 @@ class ManifoldDivideMixClassifier(
         steep.
     ood_share : "auto", float in [0, 1) or None, default="auto"
         Largest share of the rows that is set aside. ``"auto"`` goes by the labels: as many of the
-        farthest rows as have labels that the network finds no more often than by chance, and 2 %
-        more. None, as published, sets no bound: 38 % at the end of the published settings for
-        CIFAR, whatever the noise.
+        farthest rows as have labels that the network finds no more often than by chance, and in
+        training 2 % more. None, as published, sets no bound: 38 % at the end of the published
+        settings for CIFAR, whatever the noise.
     ood_initial : float in [0, 1], default=0.01
         Share that is set aside at the start, if not more than `ood_share`. Published: 0.1 for
         CIFAR-100 with other images, 0.01 for mini-ImageNet.
@@ -220,9 +220,10 @@ class ManifoldDivideMixClassifier(
     `bn_mode`). The logits of mixed embeddings equal mixed logits, as the last layer is linear.
 
     The published amount that is set aside grows with time and has nothing to do with the data. On
-    clean digits 10 % cost a point; by default nothing is set aside there, and none of clean tables
-    either. The price is that a row of no class whose label the network has learnt stays, with a
-    low ``ood_score_``.
+    clean digits 10 % cost a point; by default up to 2 % take no part in training there, and none is
+    called of no class in the end. The price is that a row of no class whose label the network has
+    learnt stays, with a low ``ood_score_``. Each of ``ood_initial`` and ``ood_step`` bounds the
+    amount too: short trainings cannot set many aside.
 
     An epoch costs 28 forward passes a labelled row: four guesses, a step on four strong views and
     one on four mixed rows. A division costs one pass, and the neighbours of n rows n**2 times the
