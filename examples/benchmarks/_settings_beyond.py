@@ -59,6 +59,8 @@ def manifold():
             redivide_every=10,
             alpha=4,
             lambda_u=100,
+            lambda_c=1.0,
+            loss="sce",
             ood_share=None,
             ood_initial=0.1,
             ood_step=0.01,

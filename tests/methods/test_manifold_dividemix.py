@@ -250,9 +250,9 @@ def test_rows_set_aside_before_the_warm_up_do_not_teach(monkeypatch):
     gradients, masks = [], []
 
     class Spy(ManifoldDivideMixClassifier):
-        def _given_loss(self, logits, y):
+        def _given_loss(self, run, logits, y):
             logits.register_hook(lambda g: gradients.append(g.clone()))
-            return super()._given_loss(logits, y)
+            return super()._given_loss(run, logits, y)
 
     def spy(losses, mask):
         masks.append(mask)
@@ -370,19 +370,31 @@ def test_without_its_own_parts_a_batch_is_one_of_dividemix():
         assert own == pytest.approx(loss, rel=1e-5)
 
 
-def test_the_unlabelled_weight_of_tables_and_images(monkeypatch):
-    weights = []
+def test_losses_from_scratch_and_from_a_trained_encoder(monkeypatch):
+    weights, contrasts = [], []
 
     def loss(logits, target, weight, n_labelled, labelled_loss, lambda_u):
-        weights.append(lambda_u)
+        weights.append((lambda_u, labelled_loss is soft_cross_entropy))
         return mixed_loss(logits, target, weight, n_labelled, labelled_loss, lambda_u)
 
+    def contrast(*args):
+        contrasts.append(args)
+        return nt_xent(*args)
+
     monkeypatch.setattr(manifold_dividemix, "mixed_loss", loss)
+    monkeypatch.setattr(manifold_dividemix, "nt_xent", contrast)
+    images, y = small_images(60)
+    y = sym_incl(y, 0.5, random_state=0).y
+    net = Network(SmallCNN, max_epochs=3, batch_size=32)
+    given = {"warmup": 1, "ramp_up": 0}
     fit(warmup=1, ramp_up=0)
-    images, y = small_images(40)
-    given = {"pretrain": None, "warmup": 1, "ramp_up": 0}
-    fit(Network(SmallCNN, max_epochs=2, batch_size=32), images, y, **given)
-    assert list(dict.fromkeys(weights)) == [5.0, 100.0]
+    fit(net, images, y, pretrain=None, **given)
+    assert set(weights) == {(5.0, True)}
+    assert not contrasts
+    weights.clear()
+    fit(net, images, y, pretrain=SmallCNN((1, 8, 8), 3), **given)
+    assert set(weights) == {(100.0, False)}
+    assert contrasts
 
 
 def test_the_unlabelled_weight_rises_over_sixteen_epochs():
@@ -431,7 +443,7 @@ def test_the_contrastive_loss_compares_unlabelled_rows_at_its_temperature(monkey
         return nt_xent(first, second, temperature)
 
     monkeypatch.setattr(manifold_dividemix, "nt_xent", spy)
-    clf = fit(cls=Watched, warmup=1)
+    clf = fit(cls=Watched, warmup=1, lambda_c=1.0)
     assert calls
     n_rows = [n for n in clf.seen["n_unlabelled"] if n]
     for n, (shape, other, temperature, learns) in zip(n_rows, calls, strict=True):
@@ -439,7 +451,7 @@ def test_the_contrastive_loss_compares_unlabelled_rows_at_its_temperature(monkey
         assert temperature == 0.05
         assert learns
     calls.clear()
-    fit(warmup=1, lambda_c=0.0)
+    fit(warmup=1)  # nothing is pre-trained
     assert not calls
 
 
@@ -595,10 +607,10 @@ def test_precision_and_batches_of_any_size():
 @pytest.mark.parametrize(
     "params",
     [
-        {"rce": "standard"},
-        {"loss": "ce"},
+        {"rce": "standard", "loss": "sce"},
+        {"loss": "sce"},
         {"lambda_e": 0.0},
-        {"lambda_e": 0.0, "lambda_c": 0.0},
+        {"lambda_e": 0.0, "lambda_c": 1.0},
         {"lambda_u": 100.0, "ramp_up": 0},
         {"gmm_exclude_ood": True, "ood_share": 0.3, "ood_initial": 0.3},
         {"guards": False},
