@@ -393,7 +393,7 @@ def test_losses_from_scratch_and_from_a_trained_encoder(monkeypatch):
     assert not contrasts
     weights.clear()
     fit(net, images, y, pretrain=SmallCNN((1, 8, 8), 3), **given)
-    assert set(weights) == {(100.0, False)}
+    assert set(weights) == {(25.0, False)}
     assert contrasts
 
 
