@@ -91,10 +91,10 @@ def interrupt(monkeypatch, folder, words, after, before_writing):
     """Give the command, and stop it as Ctrl-C does at the write of progress after some epochs."""
     write = _resume.Checkpoint.save
 
-    def save(self, estimator, run):
+    def save(self, estimator, run, valid):
         if len(run.history) == after and before_writing:
             raise KeyboardInterrupt
-        write(self, estimator, run)
+        write(self, estimator, run, valid)
         if len(run.history) == after:
             raise KeyboardInterrupt
 

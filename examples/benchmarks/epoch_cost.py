@@ -45,9 +45,10 @@ def exchange(row, n):
 
 
 def manifold_division(row, n):
-    """Manifold DivideMix: per labelled row and its unlabelled one four guesses and a step on four
-    strong views and four mixed rows; one evaluation of all rows."""
-    return (28 * row["n_labelled"] + n) / (3 * n)
+    """Manifold DivideMix: per labelled row and its unlabelled one, if there is any, four guesses
+    and a step on four strong views and four mixed rows; one evaluation of all rows."""
+    has_unlabelled = row["n_labelled"] + row.get("n_out", 0) < n
+    return ((28 if has_unlabelled else 14) * row["n_labelled"] + n) / (3 * n)
 
 
 ONE_STEP = [("", 1, "a step")]
