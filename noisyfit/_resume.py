@@ -99,12 +99,12 @@ class Checkpoint:
     def _read(self):
         try:
             saved = torch.load(self.path, weights_only=False)
-            if saved["about"]["format"] == _FORMAT:
-                return saved
-            error = "another format"
-        except Exception as problem:
-            error = problem
-        raise ValueError(f"{str(self.path)!r} holds no fit in progress ({error}).")
+            known = saved["about"]["format"] == _FORMAT
+        except Exception as error:  # whatever a file of other origin raises
+            raise ValueError(f"{str(self.path)!r} holds no fit in progress ({error}).") from error
+        if not known:
+            raise ValueError(f"{str(self.path)!r} holds a fit in progress of another version.")
+        return saved
 
     def seed(self, drawn):
         """Seed of the fit: that of the file, or else the one that was `drawn`."""
