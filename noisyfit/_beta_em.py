@@ -5,7 +5,13 @@ from typing import NamedTuple
 
 import torch
 
-from noisyfit._em_loop import hold_beyond, iterate, posterior_and_likelihood, two_means
+from noisyfit._em_loop import (
+    histogram,
+    hold_beyond,
+    iterate,
+    posterior_and_likelihood,
+    two_means,
+)
 
 _EDGE = 1e-6  # keeps log x and log(1 - x) finite
 _LEAST_VARIANCE = 1e-6
@@ -40,7 +46,7 @@ class _Sample(NamedTuple):
     weight: torch.Tensor  # (n,)
 
 
-def beta_em(x, init="kmeans", m_step="mle", max_iter=100, tol=1e-6, weight=None):
+def beta_em(x, init="kmeans", m_step="mle", max_iter=100, tol=1e-6, weight=None, bins=None):
     """Fit two beta densities to a sample by EM.
 
     Parameters
@@ -59,6 +65,9 @@ def beta_em(x, init="kmeans", m_step="mle", max_iter=100, tol=1e-6, weight=None)
         Stop when the mean log-likelihood changes by less; 0 makes all iterations.
     weight : tensor of shape (n,) or None, default=None
         Weights of the samples; ``None`` counts each once.
+    bins : int or None, default=None
+        Fit to a histogram of that many bins: one pass over the sample, then a cost that does not
+        depend on its size. ``None`` fits to the sample itself.
 
     Returns
     -------
@@ -92,6 +101,8 @@ def beta_em(x, init="kmeans", m_step="mle", max_iter=100, tol=1e-6, weight=None)
     """
     x = x.double().clamp(_EDGE, 1 - _EDGE)
     weight = torch.ones_like(x) if weight is None else weight.double()
+    if bins is not None:
+        x, weight = histogram(x, weight, bins)
     sample = _Sample(x, _logs(x), weight)
     shapes, least_density = _M_STEPS[m_step]
 

@@ -70,9 +70,10 @@ class Learner:
 
         `module` is this network or has its architecture; what it returns becomes float32.
         """
+        given = x
         if self._channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        if self._spoils_input:
+        if self._spoils_input and x is given:
             x = x.clone()
         if self._dtype is None:
             return module(x).float()

@@ -327,6 +327,26 @@ def test_many_samples_are_fitted_by_their_histogram():
     assert abs(coarse.clean_proba_ - exact.clean_proba_).max() > 1e-3
 
 
+@pytest.mark.parametrize("preset", ["official", "robust"])
+@pytest.mark.parametrize("made", [many_losses, crowded_losses])
+def test_many_samples_are_fitted_to_betas_by_their_histogram(preset, made):
+    losses = made(50_000)
+    by_default = BetaMixtureSplitter(preset=preset).fit(losses)
+    exact = BetaMixtureSplitter(preset=preset, bins=None).fit(losses)
+    assert by_default.alphas_.tolist() != exact.alphas_.tolist()
+    np.testing.assert_allclose(by_default.clean_proba_, exact.clean_proba_, atol=2e-3)
+    coarse = BetaMixtureSplitter(preset=preset, bins=10).fit(losses)
+    assert abs(coarse.clean_proba_ - exact.clean_proba_).max() > 2e-3
+
+
+def test_few_samples_are_not_put_into_bins_for_betas():
+    losses = many_losses(19_999)
+    exact = BetaMixtureSplitter(bins=None).fit(losses)
+    np.testing.assert_array_equal(
+        BetaMixtureSplitter().fit(losses).clean_proba_, exact.clean_proba_
+    )
+
+
 @pytest.mark.parametrize("params", [{"normalize": None}, {"bins": None}])
 def test_unscaled_losses_are_not_put_into_bins_by_default(params):
     losses = many_losses(20_000)

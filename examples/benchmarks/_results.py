@@ -28,8 +28,13 @@ def read(path, kind):
     lines = path.read_text().splitlines() if path.exists() else []
     results = {}
     for line in lines:
-        figures = json.loads(line)
-        task = kind(*(figures.pop(name) for name in kind._fields))
+        try:
+            figures = json.loads(line)
+            task = kind(*(figures.pop(name) for name in kind._fields))
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise SystemExit(
+                f"{path} is of another version, or holds no results: {error!r}."
+            ) from error
         if "error" not in figures:
             results[task] = figures
     return results

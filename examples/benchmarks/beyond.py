@@ -1,9 +1,9 @@
 """What pre-training, strong views, uncertainty and outlier removal add to DivideMix, part by part.
 
 Real images on a CPU: a subset of CIFAR-10 with symmetric, human and open-set noise, the small
-network, three seeds. The encoders see the same training images without labels, once for each set
-of images and seed, and all methods that are pre-trained start from the same one. With ``--full``
-the whole CIFAR-10 with PreActResNet18, for an accelerator.
+network, three seeds. Pre-trained methods start from one encoder a seed, which has seen more images
+than have labels: the training images of the classes among them, but no image of another class. With
+``--full`` the whole CIFAR-10 with PreActResNet18, for an accelerator.
 
 Each fit is one line of JSON in ``--results``; finished ones are skipped when the command is given
 again. Data: see `noisyfit.datasets`; their folder is ``--data`` or NOISYFIT_DATA.
@@ -38,6 +38,7 @@ NOISES = {
     "open-cifar100": "20 % CIFAR-100 images, 20 % redrawn",
 }
 OPEN = {"open-tiny", "open-cifar100"}
+NONE = "none"
 OF_CIFAR10 = set(  # classes of Tiny-ImageNet that are one of CIFAR-10, or nearly
     """bullfrog, tailed frog, goose, black stork, king penguin, albatross, gazelle, Chihuahua,
     Yorkshire terrier, golden retriever, Labrador retriever, German shepherd, standard poodle,
@@ -47,20 +48,24 @@ OF_CIFAR10 = set(  # classes of Tiny-ImageNet that are one of CIFAR-10, or nearl
 NOT_UNSURE = {"uncertainty_weighting": None}
 PLAIN = "plain training"
 ENCODER = "encoder"  # no method: what was learnt without labels
+STRONG = "DivideMix, pre-trained, strong views"
+KEPT, UNMIXED = "Manifold, nothing removed", "Manifold, no mixed embeddings"
 # name: (class, parameters, pre-trained)
 ROWS = {
     PLAIN: ("CrossEntropyClassifier", {}, False),
     "plain training, pre-trained": ("CrossEntropyClassifier", {}, True),
     "DivideMix": ("DivideMixClassifier", {}, False),
     "DivideMix, pre-trained": ("DivideMixClassifier", {}, True),
-    "the same, strong views": ("DivideMixClassifier", {"strong_augment": "auto"}, True),
+    STRONG: ("DivideMixClassifier", {"strong_augment": "auto"}, True),
     "Bayesian, no weighting": ("BayesianDivideMixPP", NOT_UNSURE, True),
     "Bayesian, certainty": ("BayesianDivideMixPP", {}, True),
     "Bayesian, entropy": ("BayesianDivideMixPP", {"uncertainty_weighting": "entropy"}, True),
     "Manifold": ("ManifoldDivideMixClassifier", {}, True),
-    "Manifold, nothing removed": ("ManifoldDivideMixClassifier", {"ood_share": 0}, True),
-    "Manifold, no mixed embeddings": ("ManifoldDivideMixClassifier", {"lambda_e": 0}, True),
+    KEPT: ("ManifoldDivideMixClassifier", {"ood_share": 0}, True),
+    UNMIXED: ("ManifoldDivideMixClassifier", {"lambda_e": 0}, True),
 }
+SOME = ["sym-0.5", "open-tiny"]  # the kinds that show what a single part brings
+ONLY = {STRONG: SOME, KEPT: SOME, UNMIXED: SOME}
 COLUMNS = (
     ("last epoch", "last", 1),
     ("best epoch", "best", 1),
@@ -79,6 +84,7 @@ class Task(NamedTuple):
     seed: int
     images: int  # 0 is all of them, with the large network
     epochs: int
+    unlabelled: int  # images that the encoder sees; 0 is all of them
     pretraining_epochs: int
 
 
@@ -103,6 +109,8 @@ def problem(task, data):
     is_open = np.zeros(n, dtype=bool)
     if task.noise == "worst":
         y_noisy = load_cifar10n(data)["worst"][rows]
+    elif task.noise == NONE:
+        y_noisy = y
     elif task.noise in OPEN:
         other = strangers(data) if task.noise == "open-tiny" else load_cifar100(data).X_train
         noisy = open_set(X, y, 0.4, 0.5, other, random_state=task.seed)
@@ -130,29 +138,29 @@ def network(task, **params):
 
 
 def encoder_path(task, folder):
-    """Where the encoder of a task lies. All kinds of noise on the same images share one."""
-    images = task.noise if task.noise in OPEN else "cifar10"
-    name = f"{images}-{task.images}-{task.seed}-{task.pretraining_epochs}.pt"
-    return folder / name
+    """Where the encoder of a task lies. All kinds of noise share one."""
+    return folder / f"{task.unlabelled}-{task.seed}-{task.pretraining_epochs}.pt"
 
 
 def train_encoder(task, data, folder):
-    """Write the encoder of a task, and return its figures: a linear classifier on its features."""
-    X, y, _, is_open, X_test, y_test = problem(task, data)
+    """Write the encoder of a task, and return its figures: a linear classifier on its features,
+    with the true labels of the images of the other methods."""
+    X, y, _, _, X_test, y_test = problem(task._replace(noise=NONE), data)
+    X_all = problem(task._replace(noise=NONE, images=task.unlabelled), data).X
     net = network(
         task,
         max_epochs=task.pretraining_epochs,
         batch_size=128 if task.images else 512,
         lr=0.1,
-        lr_schedule=Cosine(1e-3, warmup=10),
-        optimizer__weight_decay=1e-4,
+        lr_schedule=Cosine(1e-3, warmup=task.pretraining_epochs // 10),
+        optimizer__weight_decay=5e-4,
     )
     begin = clock(task)
-    simclr = SimCLR(net, random_state=task.seed).fit(X)
+    simclr = SimCLR(net, temperature=0.2, random_state=task.seed).fit(X_all)
     seconds = clock(task) - begin
     torch.save(simclr.encoder_.state_dict(), encoder_path(task, folder))
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    linear.fit(simclr.transform(X)[~is_open], y[~is_open])
+    linear.fit(simclr.transform(X), y)
     probe = percent(linear.score(simclr.transform(X_test), y_test))
     return {"last": probe, "seconds": round(seconds, 2)}
 
@@ -226,9 +234,11 @@ def page(results):
     parts = [
         "# Beyond DivideMix",
         f"{size}, {first.epochs} epochs, crops and mirror images for everybody. Pre-training is "
-        f"SimCLR on the same images without labels, {first.pretraining_epochs} epochs, "
+        f"SimCLR on {first.unlabelled or 'all'} images of CIFAR-10 without labels (the training "
+        "images among them; images of no class are not), "
+        f"{first.pretraining_epochs} epochs, one encoder a seed, "
         f"{cell([row['seconds'] for row in encoders], 0)} s; a linear classifier that is trained "
-        "on its features and the true labels reaches "
+        "on its features and the true labels of the training images reaches "
         f"{cell([row['last'] for row in encoders], 1)} %. Written by\n\n"
         "```bash\npython examples/benchmarks/beyond.py\n```",
         machines(results),
@@ -249,6 +259,8 @@ def page(results):
         lines = []
         for name in ROWS:
             figures = groups[kind, name]
+            if not figures:
+                continue
             cells = [cell([f[k] for f in figures if k in f], digits) for _, k, digits in COLUMNS]
             lines.append([name, *cells, str(len(figures))])
         wrong = np.mean([f["wrong"] for name in ROWS for f in groups[kind, name]])
@@ -264,10 +276,13 @@ def arguments(argv=None):
     parser.add_argument("--doc", type=Path, default=ROOT / "docs" / "beyond.md")
     parser.add_argument("--encoders", type=Path, default=Path("encoders"), help="folder for them")
     parser.add_argument("--full", action="store_true", help="all images and PreActResNet18")
-    parser.add_argument("--images", type=int, default=1200, help="training images of the subset")
+    parser.add_argument("--images", type=int, default=1800, help="training images of the subset")
+    parser.add_argument(
+        "--unlabelled", type=int, default=10_000, help="images of the pre-training of the subset"
+    )
     parser.add_argument("--epochs", type=int, default=None, help="default 10, with --full 100")
     parser.add_argument(
-        "--pretraining-epochs", type=int, default=None, help="default 40, with --full 200"
+        "--pretraining-epochs", type=int, default=None, help="default 20, with --full 200"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--noises", nargs="+", choices=NOISES, default=[*NOISES])
@@ -275,17 +290,20 @@ def arguments(argv=None):
     parser.add_argument("--workers", type=int, default=None, help="default 2, with --full 1")
     parser.add_argument("--table-only", action="store_true", help="no fits, only the page")
     options = parser.parse_args(argv)
-    defaults = ("epochs", 10, 100), ("pretraining_epochs", 40, 200), ("workers", 2, 1)
+    defaults = ("epochs", 10, 100), ("pretraining_epochs", 20, 200), ("workers", 2, 1)
     for name, small, full in defaults:
         if getattr(options, name) is None:
             setattr(options, name, full if options.full else small)
-    options.images = 0 if options.full else options.images
+    if options.full:
+        options.images = options.unlabelled = 0
+    if options.unlabelled < options.images:
+        parser.error("--unlabelled holds the training images, so it is at least --images")
     return options
 
 
 def main():
     options = arguments()
-    size = options.images, options.epochs, options.pretraining_epochs
+    size = options.images, options.epochs, options.unlabelled, options.pretraining_epochs
     done = read(options.results, Task)
     if not options.table_only:
         wanted = [
@@ -293,6 +311,7 @@ def main():
             for seed in options.seeds
             for kind in options.noises
             for name in options.methods
+            if kind in ONLY.get(name, NOISES)
         ]
         tasks = [task for task in wanted if task not in done]
         print(f"{len(tasks)} fits to do, {len(done)} done before, {options.workers} at once")
@@ -301,7 +320,7 @@ def main():
         for task in tasks:
             path = encoder_path(task, options.encoders)
             if ROWS[task.method][2] and not path.exists():
-                missing[path] = task._replace(method=ENCODER)
+                missing[path] = task._replace(noise=NONE, method=ENCODER)
         for some in (list(missing.values()), tasks):  # encoders come first
             if some:
                 fit = Fit(options.data, options.encoders)

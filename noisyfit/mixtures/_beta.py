@@ -4,7 +4,13 @@ from numbers import Integral
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from noisyfit._em import BETA_PRESETS, beta_em, beta_posterior, percentile_scaling
+from noisyfit._em import (
+    BETA_PRESETS,
+    beta_em,
+    beta_posterior,
+    percentile_scaling,
+    usual_bins,
+)
 from noisyfit.mixtures._splitter import COUNT, NOT_NEGATIVE, PROBABILITY, MixtureSplitter
 
 
@@ -31,6 +37,9 @@ class BetaMixtureSplitter(MixtureSplitter):
         Most iterations of EM.
     tol : float or None, default=None
         Stop when the mean log-likelihood changes by less; 0 makes all iterations.
+    bins : "auto", int or None, default="auto"
+        Fit to a histogram of that many equally wide bins, whose cost hardly depends on the number
+        of samples; None fits to the samples. ``"auto"`` is 2048 bins from 20 000 samples on.
     lookup : int or None, default=None
         Read probabilities from a table of so many points, as the published code does with 100;
         None computes them exactly in both presets.
@@ -95,6 +104,7 @@ class BetaMixtureSplitter(MixtureSplitter):
         "m_step": [StrOptions({"moments", "mle"}), None],
         "max_iter": [COUNT, None],
         "tol": [NOT_NEGATIVE, None],
+        "bins": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left"), None],
         "lookup": [Interval(Integral, 2, None, closed="left"), None],
         "monotone": ["boolean"],
     }
@@ -109,6 +119,7 @@ class BetaMixtureSplitter(MixtureSplitter):
         m_step=None,
         max_iter=None,
         tol=None,
+        bins="auto",
         lookup=None,
         monotone=False,
     ):
@@ -118,6 +129,7 @@ class BetaMixtureSplitter(MixtureSplitter):
         self.m_step = m_step
         self.max_iter = max_iter
         self.tol = tol
+        self.bins = bins
         self.lookup = lookup
         self.monotone = monotone
 
@@ -127,7 +139,8 @@ class BetaMixtureSplitter(MixtureSplitter):
     def _fit_mixture(self, x, weight):
         own = {name: getattr(self, name) for name in BETA_PRESETS[self.preset]}
         own = {name: value for name, value in own.items() if value is not None}
-        return beta_em(x, **(BETA_PRESETS[self.preset] | own), weight=weight)
+        bins = usual_bins(len(x)) if self.bins == "auto" else self.bins
+        return beta_em(x, **(BETA_PRESETS[self.preset] | own), weight=weight, bins=bins)
 
     def _posterior(self, x):
         return beta_posterior(x, self._mixture, self.monotone, self.lookup)

@@ -1,0 +1,123 @@
+"""What each technique of the fast path is worth: an epoch of DivideMix with and without it.
+
+The library as it is takes turns with itself where one thing is different: a technique that is in
+use taken away, or one that is not added. Ratios are seconds of the changed epoch over those of the
+usual one: above 1 the usual way is faster.
+"""
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from unittest import mock
+
+import torch
+from _timing import compare, cpu_seconds, parser, report
+from speed import NETS, Paused, Problem
+from torchvision.transforms import v2
+
+from noisyfit import _run, methods
+from noisyfit._data import TensorData
+from noisyfit.modules import PreActResNet18
+
+SIZES = (64, 512, 2048)  # of batches in evaluation
+ONE_BY_ONE = v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()])
+USUAL = "as it is"
+
+
+class Waiting(Paused, methods.DivideMixClassifier):
+    """DivideMix in its semi-supervised stage."""
+
+
+def image_by_image(x, generator):
+    """The weak view as a data set with torchvision's transforms draws it."""
+    return torch.stack([ONE_BY_ONE(image) for image in x])
+
+
+@contextmanager
+def flushed():
+    """Numbers too small for the normal form count as zero."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def evaluated_in_bfloat16():
+    return mock.patch.object(
+        _run, "autocast_off", lambda device: torch.autocast(device.type, torch.bfloat16)
+    )
+
+
+def evaluated_in_batches(size):
+    return mock.patch.object(TensorData, "evaluation_size", size)
+
+
+def without_channels_last(method):
+    for learner in method.run.learners:
+        learner._channels_last = False
+        learner.module.to(memory_format=torch.contiguous_format)
+
+
+class Case:
+    """The method started on `problem`, and its epochs inside the contexts."""
+
+    def __init__(self, problem, epochs, *contexts, net=None, change=None, **params):
+        network = problem.network(epochs).set_params(**(net or {}))
+        method = Waiting(network, warmup=1, random_state=0, **params)
+        method.fit(*problem.images())
+        if change is not None:
+            change(method)
+        self.method, self.contexts = method, contexts
+
+    def __call__(self):
+        with ExitStack() as stack:
+            for context in self.contexts:
+                stack.enter_context(context())
+            return cpu_seconds(self.method.one_epoch)
+
+
+def cases(problem, epochs, with_compile):
+    """Name and `Case` of each side."""
+    other = "float32" if problem.precision == "bfloat16" else "bfloat16"
+
+    def case(*contexts, given=problem, **options):
+        return Case(given, epochs, *contexts, **options)
+
+    sides = {
+        USUAL: case(),
+        f"training in {other}": case(given=replace(problem, precision=other)),
+        "without channels_last": case(change=without_channels_last),
+        "SGD not in one kernel": case(net={"optimizer__fused": False}),
+        "views image by image": case(augment=image_by_image),
+        "guesses in evaluation mode": case(guess_mode="eval"),
+        "evaluation in bfloat16": case(evaluated_in_bfloat16),
+        "denormal numbers flushed": case(flushed),
+    }
+    for size in SIZES:
+        context = partial(evaluated_in_batches, size)
+        sides[f"evaluation in batches of {size}"] = case(context)
+    if with_compile:
+        sides["torch.compile"] = case(net={"compile": True})
+    return sides
+
+
+def main():
+    options = parser(__doc__, rounds=5)
+    options.add_argument("--net", choices=NETS, default="PreActResNet18")
+    options.add_argument("--width", type=int, default=16, help="of PreActResNet18")
+    options.add_argument("--rows", type=int, default=512, help="images")
+    options.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    options.add_argument("--compile", action="store_true", help="torch.compile as well")
+    options = options.parse_args()
+    torch.set_num_threads(1)
+    width = options.width if NETS[options.net] is PreActResNet18 else None
+    problem = Problem(options.net, width, options.rows, precision=options.precision)
+    sides = cases(problem, options.rounds + 8, options.compile)
+    name = f"{options.net}, {options.precision}"
+    rows = compare(name, sides, options.rounds, over=USUAL)
+    report(rows, options, "seconds per epoch", lambda seconds: f"{seconds:.3f}")
+
+
+if __name__ == "__main__":
+    main()
