@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
 from skorch.dataset import ValidSplit
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset
 
 from noisyfit import (
@@ -21,8 +19,6 @@ from noisyfit import (
     Network,
     SelfPacedClassifier,
 )
-from noisyfit._run import Run
-from noisyfit.methods import mentormix
 from noisyfit.noise import sym_excl
 
 X, Y = make_blobs(80, n_features=4, centers=4, random_state=0)
@@ -94,46 +90,6 @@ def test_batches_of_any_size_are_trained_on(name, size):
     assert np.isfinite(clf.predict_proba(X)).all()
     assert np.isfinite(clf.clean_proba_).all()
     assert clf.score(X, Y) > 0.4  # 0.25 without a step
-
-
-class Questions(TorchDispatchMode):
-    """Notes what makes the host wait for values of the device."""
-
-    def __init__(self):
-        super().__init__()
-        self.asked = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        by_mask = name in ("index", "index_put", "index_put_") and any(
-            index is not None and index.dtype == torch.bool for index in args[1]
-        )
-        if by_mask or name in ("_local_scalar_dense", "nonzero", "masked_select"):
-            self.asked.append(name)
-        return function(*args, **(kwargs or {}))
-
-
-@every_method
-def test_batches_do_not_ask_the_device(name, monkeypatch):
-    questions, batches_of, n_batches = Questions(), Run.train_batches, 0
-
-    def watched(run, *args, **params):
-        nonlocal n_batches
-        for batch in batches_of(run, *args, **params):
-            for learner in run.learners:
-                learner._asks = False  # the host knows whether a step is skipped
-            n_batches += 1
-            with questions:
-                yield batch
-
-    def one_hot(y, n_classes):  # torch's own looks at the values, but not on CUDA
-        return torch.eye(n_classes, dtype=torch.int64)[y]
-
-    monkeypatch.setattr(Run, "train_batches", watched)
-    monkeypatch.setattr(mentormix, "one_hot", one_hot)
-    fit(name)
-    assert n_batches >= 12
-    assert len(questions.asked) <= 1  # a first step that may be skipped asks
 
 
 @every_method
