@@ -24,7 +24,7 @@ class WeightAverage:
         self.module = _copy(learner.module)
         if not getattr(learner.net, "compile", False):
             seed_dropout(self.module, generator)
-        self._of = learner
+        self._of, self.dtype = learner, learner.dtype
         self._pairs = (list(self.module.parameters()), list(learner.module.parameters()))
         for parameter in self._pairs[0]:
             parameter.requires_grad_(False)

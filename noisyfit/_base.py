@@ -337,7 +337,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         return schedule(epoch, max_epochs)
 
     def _score(self, run, data):
-        logits = torch.stack([run.evaluate(learner, data) for learner in run.learners])
+        logits = torch.stack([run.evaluate(learner, data, exact=True) for learner in run.learners])
         proba = combine(logits, self.ensemble)
         of_label = proba.gather(1, data.y[:, None]).clamp_min(1e-12)
         return {

@@ -73,7 +73,7 @@ class EvidenceMixin:
 
     def _final_logits(self, run, data):
         """Logits (n_networks, n, n_classes) of all rows of the fit, held out or not."""
-        return torch.stack([run.evaluate(learner, data) for learner in run.learners])
+        return torch.stack([run.evaluate(learner, data, exact=True) for learner in run.learners])
 
     def _clean_proba(self, run, logits):
         """Probability that each label of ``run.data`` is right, (n,); logits (nets, n, classes)."""

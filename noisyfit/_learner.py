@@ -27,6 +27,11 @@ class Learner:
     device : torch.device
     generator : torch.Generator
         Source of its dropout masks.
+
+    Attributes
+    ----------
+    dtype : torch.dtype or None
+        Of the passes in training; None is float32.
     """
 
     def __init__(self, net, device, generator):
@@ -35,7 +40,7 @@ class Learner:
         self._parameters = list(self.module.parameters())
         self.optimizers = [getattr(net, name + "_") for name in net._optimizers]
         self.clip = getattr(net, "gradient_clip", None)
-        self._dtype = training_dtype(net, device)
+        self.dtype = training_dtype(net, device)
         self._device_type = device.type
         self._base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self._factor = 1.0
@@ -75,9 +80,9 @@ class Learner:
             x = x.contiguous(memory_format=torch.channels_last)
         if self._spoils_input and x is given:
             x = x.clone()
-        if self._dtype is None:
+        if self.dtype is None:
             return module(x).float()
-        with torch.autocast(self._device_type, self._dtype):
+        with torch.autocast(self._device_type, self.dtype):
             return module(x).float()
 
     def replace_module(self, module, generator):
@@ -268,8 +273,10 @@ def step_and_take_back(optimizer, moved, skip):
             torch.where(skip, old, now, out=now)
 
 
-def autocast_off(device):
-    """Keep the caller's own autocast out of predictions."""
+def precision_of(device, dtype=None):
+    """Context of passes with autocast in `dtype`, or in float32 whatever the caller's autocast."""
+    if dtype is not None:
+        return torch.autocast(device.type, dtype)
     if device.type in ("cpu", "cuda"):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

@@ -53,7 +53,8 @@ class Network(NeuralNet):
         Largest norm of the gradient of one network.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of the training passes. ``"auto"`` is bfloat16 on accelerators that support it
-        and float32 elsewhere. Losses, memories and predictions are always float32.
+        and float32 elsewhere. It holds for training and the evaluations inside it; losses,
+        memories, scores and predictions are always float32.
     normalize : "auto", None or pair (mean, std), default="auto"
         Scaling of the input: by the statistics of the training rows (per column, or per
         channel), none but the division of uint8 by 255, or given values.

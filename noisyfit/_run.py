@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from noisyfit._dynamics import Dynamics
-from noisyfit._learner import autocast_off, works_in_place
+from noisyfit._learner import precision_of, works_in_place
 
 
 def scaled(x, scale, shift):
@@ -16,12 +16,15 @@ def scaled(x, scale, shift):
     return x if x.ndim == 2 else torch.addcmul(shift, x.float(), scale)
 
 
-def forward_all(module, data, constants, n_classes):
-    """Float32 logits (n, n_classes) of all rows in stored order; `module` is in evaluation mode."""
+def forward_all(module, data, constants, n_classes, dtype=None):
+    """Float32 logits (n, n_classes) of all rows in stored order; `module` is in evaluation mode.
+
+    They are computed in float32, or with autocast in `dtype`.
+    """
     out = torch.empty(len(data), n_classes, device=data.device)
     spoils_input = works_in_place(module)
     start = 0
-    with torch.no_grad(), autocast_off(data.device):
+    with torch.no_grad(), precision_of(data.device, dtype):
         for batch in data.batches(data.evaluation_size):
             end = start + len(batch.x)
             x = scaled(batch.x, *constants)
@@ -163,11 +166,15 @@ class Run:
         """Add numbers or one-element tensors to this epoch's row of ``history_``."""
         self._record.update(values)
 
-    def evaluate(self, learner, data=None):
-        """Logits (n, n_classes) of un-augmented rows in evaluation mode, in stored order."""
+    def evaluate(self, learner, data=None, exact=False):
+        """Logits (n, n_classes) of un-augmented rows in evaluation mode, in stored order.
+
+        They are computed in the precision of training, or if `exact` in float32 like predictions.
+        """
         learner.eval()
         data = self.data if data is None else data
-        return forward_all(learner.module, data, self.constants, self.n_classes)
+        dtype = None if exact else learner.dtype
+        return forward_all(learner.module, data, self.constants, self.n_classes, dtype)
 
     def begin_epoch(self, epoch, lr_factor):
         """Open the epoch: modes, learning rates by the method's function, callbacks."""

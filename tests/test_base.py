@@ -309,6 +309,34 @@ def test_bfloat16_trains_and_predicts_in_float32():
     assert next(clf.nets_[0].module_.parameters()).dtype == torch.float32
 
 
+def test_evidence_and_scores_of_bfloat16_training_are_those_of_the_predictions():
+    net = Network(max_epochs=3, precision="bfloat16")
+    clf = CrossEntropyClassifier(net, clean_score="final", random_state=0)
+    clf.fit(X, Y, X_val=X, y_val=Y)
+    proba = clf.predict_proba(X)[np.arange(len(Y)), Y]
+    np.testing.assert_allclose(clf.clean_proba_, proba, rtol=1e-6)
+    assert clf.history_[-1]["valid_loss"] == pytest.approx(-np.log(proba).mean(), rel=1e-6)
+
+
+def test_evaluations_inside_a_training_have_its_precision(monkeypatch):
+    seen, logits = [], []
+
+    def note(module, x, out):
+        seen.append((module.training, torch.is_autocast_enabled("cpu")))
+
+    class Watched(CrossEntropyClassifier):
+        def _end_epoch(self, run, epoch):
+            run.learners[0].module.register_forward_hook(note)
+            logits.extend(
+                [run.evaluate(run.learners[0]), run.evaluate(run.learners[0], exact=True)]
+            )
+
+    net = Network(max_epochs=1, precision="bfloat16")
+    Watched(net, random_state=0).fit(X, Y)
+    assert seen == [(False, True), (False, False), (False, False)]  # the last is the evidence
+    assert 0 < (logits[0] - logits[1]).abs().max() < 0.1
+
+
 @pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 def test_compiling_in_place_keeps_the_keys_of_the_state_dict():
     clf = fit(Network(max_epochs=2, compile=True, compile__backend="eager"))

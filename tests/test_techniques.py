@@ -23,13 +23,13 @@ def sides():
 
 
 def test_every_side_runs_an_epoch_and_leaves_the_library_as_it_was(sides):
-    before = _run.autocast_off, TensorData.__dict__["evaluation_size"]
+    before = _run.forward_all, TensorData.__dict__["evaluation_size"]
     tiny = torch.tensor(1e-40)
     for name, side in sides.items():
         n_epochs = len(side.method.run.history)
         assert side() > 0, name
         assert len(side.method.run.history) == n_epochs + 1
-        assert (_run.autocast_off, TensorData.__dict__["evaluation_size"]) == before
+        assert (_run.forward_all, TensorData.__dict__["evaluation_size"]) == before
         assert tiny * 1 > 0, name
 
 
@@ -45,8 +45,8 @@ def test_a_side_differs_in_what_its_name_says(sides):
 
     assert is_channels_last(techniques.USUAL)
     assert not is_channels_last("without channels_last")
-    assert learner(techniques.USUAL)._dtype is None
-    assert learner("training in bfloat16")._dtype is torch.bfloat16
+    assert learner(techniques.USUAL).dtype is None
+    assert learner("training in bfloat16").dtype is torch.bfloat16
     fused = [
         learner(k).optimizers[0].defaults["fused"] for k in ("as it is", "SGD not in one kernel")
     ]
@@ -65,7 +65,7 @@ def test_evaluation_takes_batches_of_the_given_size(size):
 def test_evaluation_in_bfloat16_changes_the_losses(sides):
     method = sides[techniques.USUAL].method
     exact = method.run.evaluate(method.run.learners[0])
-    with techniques.evaluated_in_bfloat16():
+    with techniques.evaluated_in(torch.bfloat16):
         coarse = method.run.evaluate(method.run.learners[0])
     assert 0 < (exact - coarse).abs().max() < 0.5
 

@@ -156,7 +156,7 @@ class Seams:
                 self.modes[key] = [layer.training for layer in whole.modules()]
             with_gradient = torch.is_grad_enabled()
             needed = with_gradient and x.requires_grad
-            of_pass = module, tuple(x.shape), with_gradient, needed, learner._dtype
+            of_pass = module, tuple(x.shape), with_gradient, needed, learner.dtype
             self.events.append(("forward", key, *of_pass))
 
         return self._timed("passes")(function, note)
@@ -169,8 +169,8 @@ class Seams:
         return self._timed("passes")(function, note)
 
     def _forward_all(self, function):
-        def note(module, data, constants, n_classes):
-            self.events.append(("evaluate", module, len(data), data.evaluation_size))
+        def note(module, data, constants, n_classes, dtype=None):
+            self.events.append(("evaluate", module, len(data), data.evaluation_size, dtype))
 
         return self._timed("evaluation")(function, note)
 
@@ -256,9 +256,10 @@ class Bare:
             self.optimizers[owner].step()
         self._pending = []
 
-    def evaluate(self, module, n, size):
+    def evaluate(self, module, n, size, dtype):
         net = self.modules[module].eval()  # what it holds may train while it itself does not
-        with torch.no_grad():
+        autocast = torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+        with torch.no_grad(), autocast:
             for start in range(0, n, size):
                 x = self._scaled(self.x[start : min(start + size, n)])
                 net(x.contiguous(memory_format=torch.channels_last))
@@ -269,7 +270,7 @@ class Bare:
         for event in events:
             kind, *what = event
             if kind == "evaluate":
-                n, few = what[1], ("evaluate", what[0], 2, 2)
+                n, few = what[1], ("evaluate", what[0], 2, 2, what[3])
             elif kind == "forward":
                 key, module, shape, *rest = what
                 n, few = shape[0], ("forward", key, module, (2, *shape[1:]), *rest)

@@ -15,8 +15,8 @@ with those of the others. Three things are measured in every turn:
   records.
 
 The share of the peak is the arithmetic of the passes per second over that of a large product of
-matrices in the precision of training. Evaluation is float32 in any precision. On CUDA float32
-convolutions may use TF32, and so exceed the peak of the product.
+matrices in the precision of training. On CUDA float32 convolutions may use TF32, and so exceed the
+peak of the product.
 """
 
 import functools

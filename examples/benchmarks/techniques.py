@@ -22,6 +22,7 @@ from noisyfit.modules import PreActResNet18
 SIZES = (64, 512, 2048)  # of batches in evaluation
 ONE_BY_ONE = v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()])
 USUAL = "as it is"
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
 
 
 class Waiting(Paused, methods.DivideMixClassifier):
@@ -43,10 +44,10 @@ def flushed():
         torch.set_flush_denormal(False)
 
 
-def evaluated_in_bfloat16():
-    return mock.patch.object(
-        _run, "autocast_off", lambda device: torch.autocast(device.type, torch.bfloat16)
-    )
+def evaluated_in(dtype):
+    """Evaluations in `dtype`, or None for float32, whatever the precision of training."""
+    usual = _run.forward_all
+    return mock.patch.object(_run, "forward_all", lambda *args: usual(*args[:4], dtype))
 
 
 def evaluated_in_batches(size):
@@ -91,7 +92,7 @@ def cases(problem, epochs, with_compile):
         "SGD not in one kernel": case(net={"optimizer__fused": False}),
         "views image by image": case(augment=image_by_image),
         "guesses in evaluation mode": case(guess_mode="eval"),
-        "evaluation in bfloat16": case(evaluated_in_bfloat16),
+        f"evaluation in {other}": case(partial(evaluated_in, DTYPES[other])),
         "denormal numbers flushed": case(flushed),
     }
     for size in SIZES:

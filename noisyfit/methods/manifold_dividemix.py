@@ -23,7 +23,7 @@ from noisyfit._co_divide import CoDivideMixin
 from noisyfit._divide import agreement_with_doubted, labelled_rows
 from noisyfit._gaussian_em import usual_bins
 from noisyfit._head import last_linear
-from noisyfit._learner import autocast_off
+from noisyfit._learner import precision_of
 from noisyfit._mixematch import (
     Encoder,
     batch_norms,
@@ -409,12 +409,16 @@ class ManifoldDivideMixClassifier(
 
     # ---- division --------------------------------------------------------------------------------
 
-    def _measure(self, run, data):
-        """Embeddings (n, n_embedded) and logits (n, n_classes) of un-augmented rows, one pass."""
+    def _measure(self, run, data, exact=False):
+        """Embeddings (n, n_embedded) and logits (n, n_classes) of un-augmented rows, one pass.
+
+        They are computed in the precision of training, or if `exact` in float32.
+        """
         (net,), layer = run.learners, run.memory.layer
         net.eval()
-        embeddings = forward_all(run.memory.encoder, data, run.constants, layer.in_features)
-        with torch.no_grad(), autocast_off(run.device):
+        encoder, dtype = run.memory.encoder, None if exact else net.dtype
+        embeddings = forward_all(encoder, data, run.constants, layer.in_features, dtype)
+        with torch.no_grad(), precision_of(run.device):
             return embeddings, layer(embeddings)
 
     def _set_aside(self, run, embeddings, logits=None):
@@ -602,7 +606,7 @@ class ManifoldDivideMixClassifier(
         memory = run.memory
         all_rows = torch.arange(len(data), device=run.device)
         rows = all_rows if train_rows is None else train_rows.to(run.device)
-        embeddings, logits = self._measure(run, data)
+        embeddings, logits = self._measure(run, data, exact=True)
         scores, inside = self._final_outliers(run, embeddings, logits, rows)
         fitted = rows[memory.inside] if self.gmm_exclude_ood else rows
         losses, clean, mixture = self._clean_posterior(run, logits, data.y, fitted)

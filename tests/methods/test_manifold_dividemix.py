@@ -300,7 +300,7 @@ def test_a_warm_up_batch_without_rows_in_distribution_takes_no_step():
 class Strangers(ManifoldDivideMixClassifier):
     """What the network says of the last 40 rows means nothing, and they lie apart."""
 
-    def _measure(self, run, data):
+    def _measure(self, run, data, exact=False):
         generator, n = torch.Generator().manual_seed(0), len(data)
         classes = torch.from_numpy(Y)
         classes[-40:] = torch.randint(4, (40,), generator=generator)
@@ -739,8 +739,8 @@ def test_rows_held_out_have_evidence_too():
 
 def test_constant_losses_believe_every_label_and_warn():
     class Flat(ManifoldDivideMixClassifier):
-        def _measure(self, run, data):
-            embeddings, logits = super()._measure(run, data)
+        def _measure(self, run, data, exact=False):
+            embeddings, logits = super()._measure(run, data, exact)
             return embeddings, torch.zeros_like(logits)
 
     with pytest.warns(UserWarning, match="Flat: a division is degenerate: the losses are constant"):
@@ -752,8 +752,8 @@ def test_labels_that_are_all_met_are_believed_without_a_warning():
     """In float32 a large margin leaves no loss at all."""
 
     class Certain(ManifoldDivideMixClassifier):
-        def _measure(self, run, data):
-            embeddings, _ = super()._measure(run, data)
+        def _measure(self, run, data, exact=False):
+            embeddings, _ = super()._measure(run, data, exact)
             return embeddings, 50.0 * functional.one_hot(data.y, run.n_classes)
 
     with warnings.catch_warnings():
@@ -764,8 +764,8 @@ def test_labels_that_are_all_met_are_believed_without_a_warning():
 
 def test_a_loss_that_is_not_finite_names_the_epoch():
     class Bad(ManifoldDivideMixClassifier):
-        def _measure(self, run, data):
-            embeddings, logits = super()._measure(run, data)
+        def _measure(self, run, data, exact=False):
+            embeddings, logits = super()._measure(run, data, exact)
             return embeddings, logits * torch.nan
 
     with pytest.raises(ValueError, match="losses of the network are not finite in epoch 2"):
