@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from noisyfit._callbacks import CallbackSupportMixin, with_callbacks
 from noisyfit._checks import check_view, is_auto, is_one_of
 from noisyfit._data import as_data
-from noisyfit._evidence import EvidenceMixin, combine
+from noisyfit._evidence import EvidenceMixin, proba_of
 from noisyfit._inputs import InputScale, validate_X, validate_y
 from noisyfit._learner import Learner
 from noisyfit._module_check import check_module
@@ -47,7 +47,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         Factor on the learning rate, for methods whose stages have schedules of their own.
 
     and, where it knows better than the defaults, of these two, which turn what was learnt into
-    evidence: ``_posterior(run, logits)`` and ``_refined_proba(run, logits, clean_proba)``.
+    evidence: ``_posterior(run, logits)`` and ``_refined_proba(run, rows, logits, clean_proba)``.
 
     Examples
     --------
@@ -337,8 +337,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         return schedule(epoch, max_epochs)
 
     def _score(self, run, data):
-        logits = torch.stack([run.evaluate(learner, data, exact=True) for learner in run.learners])
-        proba = combine(logits, self.ensemble)
+        proba = proba_of(run.evaluate_all(data, exact=True), self.ensemble)
         of_label = proba.gather(1, data.y[:, None]).clamp_min(1e-12)
         return {
             "valid_loss": -of_label.log().mean().item(),
@@ -359,17 +358,19 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         """
         check_is_fitted(self)
         data = self._data_to_predict(X)
-        logits = [self._forward(net, data, len(self.classes_)) for net in self.nets_]
-        return combine(torch.stack(logits), self.ensemble).cpu().numpy()
+        return proba_of(self._outputs(data, len(self.classes_)), self.ensemble).cpu().numpy()
 
     def _data_to_predict(self, X):
         source, net = validate_X(self, X, reset=False), self.nets_[0]
         return self._as_data(source, None, torch.device(net.device), net)
 
-    def _forward(self, net, data, n_outputs):
-        """Output (n, n_outputs) of a fitted net for un-augmented rows, on the device."""
+    def _outputs(self, data, n_outputs):
+        """Outputs (n_networks, n, n_outputs) of the fitted nets for un-augmented rows."""
         constants = self._input_scale_.constants(data.device)
-        return forward_all(net.module_.eval(), data, constants, n_outputs)
+        outputs = torch.empty(len(self.nets_), len(data), n_outputs, device=data.device)
+        for net, out in zip(self.nets_, outputs, strict=True):
+            forward_all(net.module_.eval(), data, constants, n_outputs, out=out)
+        return outputs
 
     def predict(self, X):
         """Most probable class of each row.

@@ -61,7 +61,7 @@ class CoDivideMixin:
         rows = self._rows(run, self.epoch_rows)
         data = run.data if rows is None else run.data.subset(rows)
         logits = run.evaluate(run.learners[k], data)
-        if not torch.isfinite(logits).all():
+        if not torch.stack(logits.aminmax()).isfinite().all():
             raise ValueError(
                 f"The losses of network {k + 1} are not finite in epoch {epoch + 1}; lower net__lr "
                 "or set net__gradient_clip."
@@ -151,6 +151,6 @@ class CoDivideMixin:
             guarded.append(torch.where(contradicted, p, agreement))
         return guarded
 
-    def _refined_proba(self, run, logits, clean_proba):
+    def _refined_proba(self, run, rows, logits, clean_proba):
         believed = torch.where(clean_proba > self.threshold, clean_proba, 0.0)
-        return co_refine(run.data.y, combine(logits, "proba"), believed, self.temperature)
+        return co_refine(run.data.y[rows], combine(logits, "proba"), believed, self.temperature)

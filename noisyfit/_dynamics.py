@@ -28,6 +28,12 @@ class Dynamics:
 
         Rows where the mask `counts` is False say nothing and are left out.
         """
+        if logits.numel() > _BUFFER and len(logits) > 1:  # do not copy so many at once
+            masks = (None, None) if counts is None else counts.chunk(2)
+            for half in zip(index.chunk(2), logits.chunk(2), masks, strict=True):
+                self.observe(*half)
+            self._sum_up()  # a part that is held would keep the whole
+            return
         self._held.append((index, logits.detach(), counts))
         self._n_held += logits.numel()
         if self._n_held > _BUFFER:

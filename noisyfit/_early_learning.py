@@ -1,11 +1,13 @@
 """Early-learning regularisation: targets that remember predictions, and the term they enter."""
 
+from functools import partial
+
 import torch
 from torch.nn.functional import softmax
 
 from noisyfit._checks import check_integer, check_real, is_auto, is_one_of
 from noisyfit._divide import rare_class_factor
-from noisyfit._evidence import combine
+from noisyfit._evidence import combine, of_given
 from noisyfit._small_tables import steps_to_learn
 
 _SMALLEST_PROBA = 1e-4
@@ -108,13 +110,13 @@ class EarlyLearningMixin:
         self.target_ = run.memory.target.cpu().numpy()
 
     def _posterior(self, run, logits):
-        return self._target(run, logits).gather(1, run.data.y[:, None]).squeeze(1)
+        return of_given(partial(self._target, run), logits, run.data.y)
 
-    def _refined_proba(self, run, logits, clean_proba):
-        return self._target(run, logits)
+    def _refined_proba(self, run, rows, logits, clean_proba):
+        return self._target(run, rows, logits)
 
-    def _target(self, run, logits):
-        """Mean target of the networks as distributions (n, n_classes)."""
-        target = run.memory.target.float()
+    def _target(self, run, rows, logits):
+        """Mean target of the networks as distributions (n_rows, n_classes)."""
+        target = run.memory.target[..., rows, :].float()
         target = target.reshape(-1, *target.shape[-2:]).mean(0)
         return target_or_prediction(target, combine(logits, self.ensemble))

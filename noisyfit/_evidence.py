@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from noisyfit._checks import check_real
 
+_BLOCK = 2**24  # values of a block of rows: 64 MiB
+
 
 def combine(logits, ensemble):
     """Class probabilities from the logits of one or more networks.
@@ -35,6 +37,42 @@ def softmax(logits):
     return e.div_(e.sum(-1, keepdim=True))
 
 
+def row_blocks(n, n_classes):
+    """Slices that cut (n, n_classes) values into blocks of rows that are small beside them."""
+    size = max(1, _BLOCK // n_classes)
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def proba_of(logits, ensemble):
+    """`combine` block by block, for one network in the memory of the logits themselves."""
+    _, n, n_classes = logits.shape
+    proba = logits[0] if len(logits) == 1 else torch.empty_like(logits[0])
+    for rows in row_blocks(n, n_classes):
+        proba[rows] = combine(logits[:, rows], ensemble)
+    return proba
+
+
+def of_given(of_rows, logits, y):
+    """Entries (n,) of the labels `y` in distributions that are made block by block.
+
+    ``of_rows(rows, logits)`` gives those of a slice of rows, to which its logits (n_networks,
+    n_rows, n_classes) belong.
+    """
+    blocks = row_blocks(*logits.shape[1:])
+    return torch.cat([of_rows(r, logits[:, r]).gather(1, y[r, None]) for r in blocks])[:, 0]
+
+
+def of_label(logits, y, ensemble):
+    """Probabilities (n,) of the labels `y`; logits (n_networks, n, n_classes)."""
+    return of_given(lambda rows, z: combine(z, ensemble), logits, y)
+
+
+def predicted(logits, ensemble):
+    """Most probable classes (n,); logits (n_networks, n, n_classes)."""
+    blocks = row_blocks(*logits.shape[1:])
+    return torch.cat([combine(logits[:, rows], ensemble).argmax(1) for rows in blocks])
+
+
 def library_rule(y, proba, clean_proba):
     """The given label where it is believed, else the network's distribution, (n, n_classes)."""
     given = functional.one_hot(y, proba.shape[1]).to(proba.dtype)
@@ -52,18 +90,25 @@ class EvidenceMixin:
     """Evidence of all methods. A method may know better and override two of its steps.
 
     ``_posterior(run, logits)`` is its own probability that each label is right;
-    ``_refined_proba(run, logits, clean_proba)`` its own distribution over the labels.
+    ``_refined_proba(run, rows, logits, clean_proba)`` its own distribution over the labels of a
+    block of rows.
     """
 
     def _gather_evidence(self, run, data, train_rows):
         """Set the fitted attributes that say which labels are believed."""
         logits = self._final_logits(run, data)
-        proba = combine(logits, self.ensemble)
-        clean = proba.gather(1, data.y[:, None]).squeeze(1)  # rows held out keep this
+        clean = of_label(logits, data.y, self.ensemble)  # rows held out keep this
         rows = slice(None) if train_rows is None else train_rows.to(data.device)
         clean[rows] = self._clean_proba(run, logits[:, rows])
-        refined = library_rule(data.y, proba, clean)
-        refined[rows] = self._refined_proba(run, logits[:, rows], clean[rows])
+        refined = torch.empty_like(logits[0])
+        if train_rows is not None:
+            for part in row_blocks(*refined.shape):
+                proba = combine(logits[:, part], self.ensemble)
+                refined[part] = library_rule(data.y[part], proba, clean[part])
+        for part in row_blocks(len(run.data), run.n_classes):
+            place = part if train_rows is None else rows[part]
+            refined[place] = self._refined_proba(run, part, logits[:, place], clean[place])
+        del logits
         self.clean_proba_ = clean.cpu().numpy().astype(np.float64).clip(0, 1)
         self.refined_proba_ = refined.cpu().numpy()
         self.refined_labels_ = self.classes_[self.refined_proba_.argmax(1)]
@@ -73,7 +118,7 @@ class EvidenceMixin:
 
     def _final_logits(self, run, data):
         """Logits (n_networks, n, n_classes) of all rows of the fit, held out or not."""
-        return torch.stack([run.evaluate(learner, data, exact=True) for learner in run.learners])
+        return run.evaluate_all(data, exact=True)
 
     def _clean_proba(self, run, logits):
         """Probability that each label of ``run.data`` is right, (n,); logits (nets, n, classes)."""
@@ -94,20 +139,23 @@ class EvidenceMixin:
 
     def _final_proba(self, run, logits):
         """Final probability of each label of ``run.data``, (n,)."""
-        return combine(logits, self.ensemble).gather(1, run.data.y[:, None]).squeeze(1)
+        return of_label(logits, run.data.y, self.ensemble)
 
     def _history(self, run, logits):
         """How often each label was predicted in training, (n,); unseen rows by the final one."""
-        of_label = self._final_proba(run, logits)
-        return torch.where(run.dynamics.n_seen > 0, run.dynamics.agreement(), of_label)
+        final = self._final_proba(run, logits)
+        return torch.where(run.dynamics.n_seen > 0, run.dynamics.agreement(), final)
 
     def _posterior(self, run, logits):
         """The method's own probability that each label of ``run.data`` is right, or None."""
         return None
 
-    def _refined_proba(self, run, logits, clean_proba):
-        """Distribution over the classes for each row of ``run.data``, (n, n_classes)."""
-        return library_rule(run.data.y, combine(logits, self.ensemble), clean_proba)
+    def _refined_proba(self, run, rows, logits, clean_proba):
+        """Distribution over the classes for some rows of ``run.data``, (n_rows, n_classes).
+
+        `rows` is their slice, to which logits (nets, n_rows, n_classes) and `clean_proba` belong.
+        """
+        return library_rule(run.data.y[rows], combine(logits, self.ensemble), clean_proba)
 
     def label_issues(self, *, threshold=0.5, splitter=None):
         """Positions of the training samples whose label is doubted, worst first.

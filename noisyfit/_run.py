@@ -16,12 +16,13 @@ def scaled(x, scale, shift):
     return x if x.ndim == 2 else torch.addcmul(shift, x.float(), scale)
 
 
-def forward_all(module, data, constants, n_classes, dtype=None):
+def forward_all(module, data, constants, n_classes, dtype=None, out=None):
     """Float32 logits (n, n_classes) of all rows in stored order; `module` is in evaluation mode.
 
-    They are computed in float32, or with autocast in `dtype`.
+    They are computed in float32, or with autocast in `dtype`, and written to `out` if given.
     """
-    out = torch.empty(len(data), n_classes, device=data.device)
+    if out is None:
+        out = torch.empty(len(data), n_classes, device=data.device)
     spoils_input = works_in_place(module)
     start = 0
     with torch.no_grad(), precision_of(data.device, dtype):
@@ -166,15 +167,24 @@ class Run:
         """Add numbers or one-element tensors to this epoch's row of ``history_``."""
         self._record.update(values)
 
-    def evaluate(self, learner, data=None, exact=False):
+    def evaluate(self, learner, data=None, exact=False, out=None):
         """Logits (n, n_classes) of un-augmented rows in evaluation mode, in stored order.
 
-        They are computed in the precision of training, or if `exact` in float32 like predictions.
+        They are computed in the precision of training, or if `exact` in float32 like predictions,
+        and written to `out` if given.
         """
         learner.eval()
         data = self.data if data is None else data
         dtype = None if exact else learner.dtype
-        return forward_all(learner.module, data, self.constants, self.n_classes, dtype)
+        return forward_all(learner.module, data, self.constants, self.n_classes, dtype, out)
+
+    def evaluate_all(self, data=None, exact=False):
+        """Logits (n_networks, n, n_classes), see `evaluate`."""
+        n = len(self.data if data is None else data)
+        logits = torch.empty(len(self.learners), n, self.n_classes, device=self.device)
+        for learner, out in zip(self.learners, logits, strict=True):
+            self.evaluate(learner, data, exact, out)
+        return logits
 
     def begin_epoch(self, epoch, lr_factor):
         """Open the epoch: modes, learning rates by the method's function, callbacks."""

@@ -4,7 +4,7 @@ import torch
 
 from noisyfit._checks import check_integer, check_real, is_auto
 from noisyfit._divide import ranked_in_class
-from noisyfit._evidence import combine
+from noisyfit._evidence import predicted
 from noisyfit._selection import SelectionRecord
 from noisyfit._small_tables import epochs_before_doubt
 from noisyfit.losses import cross_entropy
@@ -97,7 +97,7 @@ def suspected_share(clean, contradicted):
 
 def estimated_rate(run, ensemble):
     """Share of wrong labels by a mixture on the mean loss of the networks."""
-    logits = torch.stack([run.evaluate(learner) for learner in run.learners])
+    logits = run.evaluate_all()
     for learner in run.learners:
         learner.train()
     y = run.data.y
@@ -105,7 +105,7 @@ def estimated_rate(run, ensemble):
     if losses.max() == losses.min():
         return 0.0
     clean = GaussianMixtureSplitter().fit_tensor(losses)
-    return suspected_share(clean, combine(logits, ensemble).argmax(1) != y)
+    return suspected_share(clean, predicted(logits, ensemble) != y)
 
 
 class SmallLossMixin:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from noisyfit._evidence import row_blocks
 from noisyfit.noise._symmetric import check_transition
 
 _TINY = 1e-30  # keeps every class possible in an estimate
@@ -40,10 +41,13 @@ def proba_of(logits):
 def log_odds(logits):
     """``log(p / (1 - p))`` of every class, (n, n_classes): ranks rows whose `p` rounds to 1."""
     odds = torch.empty_like(logits)
-    for i in range(logits.shape[1]):
-        others = logits.clone()
-        others[:, i] = -torch.inf
-        odds[:, i] = logits[:, i] - others.logsumexp(1)
+    for rows in row_blocks(*logits.shape):
+        top, at = logits[rows].max(1, keepdim=True)
+        z = logits[rows] - top
+        others = z.exp()
+        others = others.sum(1, keepdim=True) - others  # at least 1, but for the largest
+        of_rest = z.scatter(1, at, -torch.inf).logsumexp(1, keepdim=True)
+        odds[rows] = (z - others.log()).scatter(1, at, -of_rest)
     return odds
 
 
@@ -55,17 +59,24 @@ def auto_percentile(n_given, percentile=97):
 
 def anchor_rows(scores, percentile=None):
     """Per class the row of the largest score (n, n_classes), below the percentile if given."""
-    if percentile is not None:
-        rank = math.ceil(percentile * (len(scores) - 1) / 100)
-        threshold = scores.sort(0).values[rank]  # the "higher" of the two neighbours
-        scores = scores.masked_fill(scores >= threshold, -torch.inf)
-    return scores.argmax(0)
+    if percentile is None:
+        return scores.argmax(0)
+    rank = math.ceil(percentile * (len(scores) - 1) / 100)
+    rows = []
+    for columns in row_blocks(scores.shape[1], len(scores)):
+        part = scores[:, columns]
+        threshold = part.kthvalue(rank + 1, 0).values  # the "higher" of the two neighbours
+        rows.append(part.masked_fill(part >= threshold, -torch.inf).argmax(0))
+    return torch.cat(rows)
 
 
 def soft_confusion(p, y):
     """Sum of ``p_i`` over the rows with label j by the sum of ``p_i`` over all rows."""
-    given = functional.one_hot(y, p.shape[1]).to(p.dtype)
-    return p.t() @ given / p.sum(0).clamp_min(_TINY)[:, None]
+    of_given = sum(
+        p[rows].t() @ functional.one_hot(y[rows], p.shape[1]).to(p.dtype)
+        for rows in row_blocks(*p.shape)
+    )
+    return of_given / p.sum(0).clamp_min(_TINY)[:, None]
 
 
 def as_matrix(rows):

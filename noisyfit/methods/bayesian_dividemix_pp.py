@@ -4,6 +4,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from noisyfit._checks import check_bool, check_integer, check_real, is_one_of
+from noisyfit._evidence import row_blocks
 from noisyfit._monte_carlo import (
     behind_dropout,
     layers_at,
@@ -331,9 +332,12 @@ class BayesianDivideMixPP(DivideMixClassifier):
     def _entropies(self, data):
         """Entropy (n,) of the mean over networks and masks, and mean entropy (n,) of each."""
         with showing_entropy():
-            width = len(self.classes_) + 1
-            out = torch.stack([self._forward(net, data, width) for net in self.nets_])
-        return normalized_entropy(out[..., :-1].exp().mean(0)), out[..., -1].mean(0)
+            out = self._outputs(data, len(self.classes_) + 1)
+        of_mean = [
+            normalized_entropy(out[:, rows, :-1].exp().mean(0))
+            for rows in row_blocks(*out.shape[1:])
+        ]
+        return torch.cat(of_mean), out[..., -1].mean(0)
 
     def predict_uncertainty(self, X):
         """How unsure both networks are of each row.

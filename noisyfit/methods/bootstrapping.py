@@ -170,6 +170,6 @@ class BootstrappingClassifier(MixingMixin, BaseNoisyClassifier):
             return bootstrap_hard(logits, y, run.memory.weight)
         return bootstrap_soft(logits, y, run.memory.weight, self.detach_target)
 
-    def _refined_proba(self, run, logits, clean_proba):
+    def _refined_proba(self, run, rows, logits, clean_proba):
         proba = combine(logits, self.ensemble)
-        return bootstrap_target(run.data.y, proba, 1 - clean_proba[:, None], self.kind)
+        return bootstrap_target(run.data.y[rows], proba, 1 - clean_proba[:, None], self.kind)

@@ -1,12 +1,14 @@
 """Forward correction: the network predicts true labels, the loss compares given ones."""
 
 import math
+from functools import partial
 
 import numpy as np
 from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
+from noisyfit._evidence import of_given
 from noisyfit._small_tables import steps_to_learn
 from noisyfit._transition import (
     anchor_rows,
@@ -236,16 +238,15 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
 
     def _estimate(self, run):
         logits = run.evaluate(run.learners[0])
-        p = proba_of(logits)  # (n, n_classes)
         if self.transition == "anchor":
             percentile = self.percentile
             if is_auto(percentile):
                 percentile = auto_percentile(self._n_given(run))
             rows = anchor_rows(log_odds(logits), percentile)
             self.anchor_indices_ = rows.cpu().numpy()
-            matrix = as_matrix(p[rows])
+            matrix = as_matrix(proba_of(logits[rows]))
         else:
-            matrix = as_matrix(soft_confusion(p, run.data.y))
+            matrix = as_matrix(soft_confusion(proba_of(logits), run.data.y))
         if self.guards:
             matrix = self._guarded(matrix)
         self._use(run, with_identity(matrix, self.identity_weight))
@@ -270,11 +271,8 @@ class ForwardCorrectionClassifier(BaseNoisyClassifier):
         if train_rows is not None and hasattr(self, "anchor_indices_"):
             self.anchor_indices_ = np.asarray(train_rows)[self.anchor_indices_]
 
-    def _of_true_label(self, run, logits):
-        return posterior(logits[0], run.memory.log_transition.t()[run.data.y])
-
     def _posterior(self, run, logits):
-        return self._of_true_label(run, logits).gather(1, run.data.y[:, None]).squeeze(1)
+        return of_given(partial(self._refined_proba, run), logits, run.data.y)
 
-    def _refined_proba(self, run, logits, clean_proba):
-        return self._of_true_label(run, logits)
+    def _refined_proba(self, run, rows, logits, clean_proba=None):
+        return posterior(logits[0], run.memory.log_transition.t()[run.data.y[rows]])

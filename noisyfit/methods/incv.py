@@ -331,9 +331,9 @@ class INCVClassifier(BaseNoisyClassifier):
     def _posterior(self, run, logits):
         return torch.from_numpy(self.cleaner_.clean_proba_).to(logits)
 
-    def _refined_proba(self, run, logits, clean_proba):
-        given = functional.one_hot(run.data.y, run.n_classes).to(logits.dtype)
-        selected = torch.from_numpy(run.memory.is_selected).to(run.device)
+    def _refined_proba(self, run, rows, logits, clean_proba):
+        given = functional.one_hot(run.data.y[rows], run.n_classes).to(logits.dtype)
+        selected = torch.from_numpy(run.memory.is_selected[rows]).to(run.device)
         return torch.where(selected[:, None], given, combine(logits, self.ensemble))
 
     def _gather_evidence(self, run, data, train_rows):

@@ -359,7 +359,7 @@ class JointOptimizationClassifier(BaseNoisyClassifier):
             return None
         return run.memory.proba.gather(1, run.data.y[:, None]).squeeze(1)
 
-    def _refined_proba(self, run, logits, clean_proba):
+    def _refined_proba(self, run, rows, logits, clean_proba):
         if not run.memory.replaced:
-            return super()._refined_proba(run, logits, clean_proba)
-        return run.memory.proba
+            return super()._refined_proba(run, rows, logits, clean_proba)
+        return run.memory.proba[rows]

@@ -408,9 +408,9 @@ class MCorrectionClassifier(BaseNoisyClassifier):
         clean = memory.splitter.transform_tensor(losses).clamp(_EDGE, 1 - _EDGE)
         return torch.where(memory.doubts, clean, run.dynamics.agreement())
 
-    def _refined_proba(self, run, logits, clean_proba):
+    def _refined_proba(self, run, rows, logits, clean_proba):
         memory = run.memory
-        given = functional.one_hot(run.data.y, run.n_classes).to(clean_proba.dtype)
+        given = functional.one_hot(run.data.y[rows], run.n_classes).to(clean_proba.dtype)
         if memory.variant.target is None:
             return given
         w = 1 - clean_proba

@@ -466,7 +466,7 @@ class ManifoldDivideMixClassifier(
     def _divide(self, run, epoch):
         memory, y = run.memory, run.data.y
         embeddings, logits = self._measure(run, run.data)
-        if not torch.isfinite(logits).all():
+        if not torch.stack(logits.aminmax()).isfinite().all():
             raise ValueError(
                 f"The losses of the network are not finite in epoch {epoch + 1}; lower net__lr or "
                 "set net__gradient_clip."

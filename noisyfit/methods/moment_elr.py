@@ -10,6 +10,7 @@ from noisyfit._early_learning import (
     moving_average,
     normalised,
 )
+from noisyfit._evidence import row_blocks
 from noisyfit.methods.elr import elr_loss
 
 _SMALLEST_SPREAD = 1e-8
@@ -242,6 +243,10 @@ class MomentELRClassifier(EarlyLearningMixin, BaseNoisyClassifier):
     def _finish(self, run):
         memory = run.memory
         if self.combine != "adam":
-            first, second = memory.first.float(), memory.second.float()
-            memory.target = self._combined(memory, first, second, memory.visits, None)
+            memory.target = memory.first.float()  # float32 moments give their place
+            for rows in row_blocks(*memory.first.shape):
+                first, second = memory.first[rows].float(), memory.second[rows].float()
+                target = self._combined(memory, first, second, memory.visits[rows], None)
+                memory.target[rows] = target
+            memory.second = None
         super()._finish(run)

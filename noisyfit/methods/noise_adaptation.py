@@ -2,12 +2,14 @@
 
 import math
 import warnings
+from functools import partial
 
 import torch
 from torch.nn import functional
 
 from noisyfit._base import BaseNoisyClassifier
 from noisyfit._checks import check_bool, check_integer, check_real, is_auto, is_one_of
+from noisyfit._evidence import of_given
 from noisyfit._head import inputs_of, last_linear
 from noisyfit._small_tables import steps_to_learn
 from noisyfit._transition import (
@@ -349,8 +351,7 @@ class NoiseAdaptationClassifier(BaseNoisyClassifier):
         return torch.where(sums > 0, totals / sums.clamp_min(1e-30), eye)
 
     def _posterior(self, run, logits):
-        p = posterior(logits[0], run.memory.log_given)
-        return p.gather(1, run.data.y[:, None]).squeeze(1)
+        return of_given(partial(self._refined_proba, run), logits, run.data.y)
 
-    def _refined_proba(self, run, logits, clean_proba):
-        return posterior(logits[0], run.memory.log_given)
+    def _refined_proba(self, run, rows, logits, clean_proba=None):
+        return posterior(logits[0], run.memory.log_given[rows])

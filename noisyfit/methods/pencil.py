@@ -311,13 +311,15 @@ class PencilClassifier(BaseNoisyClassifier):
     def _end_epoch(self, run, epoch):
         run.log(relabelled=(run.memory.label_logits.argmax(1) != run.data.y).float().mean())
 
+    def _finish(self, run):
+        self.label_logits_ = run.memory.label_logits.cpu().numpy()
+
     def _posterior(self, run, logits):
         if not run.memory.corrected:
             return None
         return run.memory.label_logits.softmax(1).gather(1, run.data.y[:, None]).squeeze(1)
 
-    def _refined_proba(self, run, logits, clean_proba):
-        self.label_logits_ = run.memory.label_logits.cpu().numpy()
+    def _refined_proba(self, run, rows, logits, clean_proba):
         if not run.memory.corrected:
-            return super()._refined_proba(run, logits, clean_proba)
-        return run.memory.label_logits.softmax(1)
+            return super()._refined_proba(run, rows, logits, clean_proba)
+        return run.memory.label_logits[rows].softmax(1)

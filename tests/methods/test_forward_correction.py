@@ -59,9 +59,9 @@ class Spy(ForwardCorrectionClassifier):
         self._last_stage = run.last_stage
         evaluate = run.evaluate
 
-        def counted(*args):
+        def counted(*args, **kwargs):
             self._passes += 1
-            return evaluate(*args)
+            return evaluate(*args, **kwargs)
 
         run.evaluate = counted
 
