@@ -169,7 +169,7 @@ class Seams:
         return self._timed("passes")(function, note)
 
     def _forward_all(self, function):
-        def note(module, data, constants, n_classes, dtype=None):
+        def note(module, data, constants, n_classes, dtype=None, out=None):
             self.events.append(("evaluate", module, len(data), data.evaluation_size, dtype))
 
         return self._timed("evaluation")(function, note)

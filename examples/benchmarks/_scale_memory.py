@@ -14,7 +14,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from _scale_time import STAGE, made_table
+from _scale_time import made_table
 from epoch_cost import EPOCHS, STAGES
 from speed import RESIDENT
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -29,7 +29,6 @@ from noisyfit.outliers import KNNOutlierFilter
 _FLAT = type(iter([]))
 _NUMBER = 32  # bytes of a float in a list: the object and the reference to it
 _LIBRARY = str(Path(noisyfit.__file__).parent)
-_FEATURES = 128
 
 
 # ---- what a method holds for every sample ------------------------------------------------------
@@ -128,9 +127,7 @@ def memory_rows(names, n, classes):
     """One row of figures per method."""
     rows = []
     for name in names:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a few epochs make degenerate divisions
-            rows.append({"method": name} | per_sample(name, n, classes))
+        rows.append({"method": name} | per_sample(name, n, classes))
         print(f"  {name}", flush=True)
     return rows
 
@@ -219,6 +216,14 @@ def available_bytes():
 # ---- many classes ------------------------------------------------------------------------------
 
 
+MANY_CLASSES = {  # by default, but for a division within two epochs
+    "CrossEntropyClassifier": {},
+    "ELRClassifier": {},
+    "CoTeachingClassifier": {},
+    "DivideMixClassifier": {"warmup": 1},
+}
+
+
 def with_many_classes(name, n, n_classes, batch_size):
     """A fit of two epochs, ready to run, of a network with one narrow layer."""
     X, y = made_table(n, n_classes)
@@ -230,27 +235,29 @@ def with_many_classes(name, n, n_classes, batch_size):
         batch_size=batch_size,
         device="cpu",
     )
-    made = partial(getattr(methods, name), net, random_state=0, **STAGE[name])
+    made = partial(getattr(methods, name), net, random_state=0, **MANY_CLASSES[name])
     small = made_table(200, 5)
     made().fit(*small)  # what is made only once is not of this fit
     return lambda: made().fit(X, y)
 
 
-def probe(name, n, n_classes, batch_size, share=1.0):
-    """Large tensors at the peak of the same fit: their sum and each of them, in buffers.
+def probe(name, n, n_classes, batch_size, meant):
+    """Large tensors at the peak of a fit: their sum and each of them, in buffers of all logits.
 
-    The rows are a `share` of those that are meant, and so are the batches and the buffer in which
-    logits wait to be summed up.
+    It stands for a fit with the numbers of rows and classes that are `meant`, for which
+    `batch_size` is; batches, those of evaluations and the buffer in which logits wait to be summed
+    up shrink in proportion.
     """
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    buffer = 4 * n * n_classes
+    share, of_logits = n / meant[0], n * n_classes / (meant[0] * meant[1])
     fit = with_many_classes(name, n, n_classes, max(2, int(share * batch_size)))
-    waiting = max(1, int(share * _dynamics._BUFFER))
     evaluated = max(1, int(share * _data._EVALUATION_ROWS))
+    waiting = max(1, int(of_logits * _dynamics._BUFFER))
+    buffer = 4 * n * n_classes
     with (
-        mock.patch.object(_dynamics, "_BUFFER", waiting),
         mock.patch.object(_data, "_EVALUATION_ROWS", evaluated),
+        mock.patch.object(_dynamics, "_BUFFER", waiting),
         LargeTensors(buffer // 8) as large,
     ):
         fit()
@@ -270,7 +277,7 @@ def class_rows(names, n, n_classes, batch_size, share, own=in_own_process):
     rows = []
     for name in names:
         few = max(int(share * n), n_classes)
-        found = own(probe, name, few, n_classes, batch_size, few / n)
+        found = own(probe, name, few, n_classes, batch_size, (n, n_classes))
         needed = found["tensors"] * 4 * n * n_classes
         row = {"method": name, "probe_rows": few} | found
         if needed < 0.8 * available_bytes():
@@ -290,14 +297,14 @@ def class_rows(names, n, n_classes, batch_size, share, own=in_own_process):
 # ---- neighbours --------------------------------------------------------------------------------
 
 
-def with_neighbours(n, block_bytes):
+def with_neighbours(n, n_features, block_bytes):
     """A filter on `n` made embeddings, ready to run."""
-    X = np.random.default_rng(0).standard_normal((n, _FEATURES), dtype=np.float32)
+    X = np.random.default_rng(0).standard_normal((n, n_features), dtype=np.float32)
     knn = KNNOutlierFilter(block_bytes=block_bytes, device="cpu")
-    knn.fit(X[:50])
+    knn.fit(X[:50])  # what is made only once is not of this fit
     return lambda: knn.fit(X)
 
 
-def neighbour_bound(n, block_bytes):
-    """Bytes that the documentation of the filter allows: a block and the scaled rows."""
-    return block_bytes + 4 * n * _FEATURES
+def neighbour_bound(n, n_features, block_bytes):
+    """Bytes that the documentation of the filter states: a block and the scaled rows."""
+    return block_bytes + 4 * n * n_features

@@ -31,8 +31,9 @@ STAGE = {  # what makes the last stage begin after one epoch
 }
 SPLITTERS = {
     "`GaussianMixtureSplitter()`": GaussianMixtureSplitter(),
-    "the same, without a histogram": GaussianMixtureSplitter(bins=None),
+    "`GaussianMixtureSplitter(bins=None)`": GaussianMixtureSplitter(bins=None),
     "`BetaMixtureSplitter()`": BetaMixtureSplitter(),
+    "`BetaMixtureSplitter(bins=None)`": BetaMixtureSplitter(bins=None),
     '`BetaMixtureSplitter(preset="official")`': BetaMixtureSplitter(preset="official"),
 }
 
@@ -91,12 +92,13 @@ class Paused:
         run = self.run
         run.close_epoch(self._run_epoch(run, len(run.history), None))
 
-    def counted_epochs(self, n_epochs, cost):
-        """Seconds of some epochs, divided by what they count in epochs of plain training."""
+    def some_epochs(self, n_epochs, cost):
+        """Seconds of an epoch, the mean of some, and of what counts as one of plain training."""
         first = len(self.run.history)
         seconds = cpu_seconds(lambda: [self.one_epoch() for _ in range(n_epochs)])
         rows, n = self.run.history[first:], len(self.run.data)
-        return seconds / sum(cost(row, n) if callable(cost) else cost for row in rows)
+        counted = sum(cost(row, n) if callable(cost) else cost for row in rows)
+        return seconds / n_epochs, seconds / counted
 
     def finish(self):
         """End the training."""
@@ -118,29 +120,32 @@ def paused(name, net, X, y, n_before=BEFORE):
 
 
 def sample_rows(names, sizes, rounds, batch_size):
-    """Microseconds per sample: of an epoch, of its counted passes, before and after the epochs."""
-    net = Network(
-        lr_schedule="constant", max_epochs=RECORDED, batch_size=batch_size, device="cpu"
-    )
-    tables = {n: made_table(n) for n in sizes}
-    times = {n: repeats(n, sizes) for n in sizes}
+    """Microseconds per sample, by item.
+
+    "epoch", "counted" (what counts as an epoch of plain training), and of a fit's begin and end
+    "begin" and "evidence".
+    """
+    net = Network(lr_schedule="constant", max_epochs=RECORDED, batch_size=batch_size, device="cpu")
+    tables, units = {n: made_table(n) for n in sizes}, {n: n for n in sizes}
     rows = []
     for name in names:
         cost = COUNTED[name][-1][1]
         started = {n: paused(name, net, *tables[n]) for n in sizes}
-        work = {
-            "epoch": {n: partial(clf.counted_epochs, times[n], cost) for n, clf in started.items()},
-            "evidence": {n: partial(cpu_seconds, clf.evidence) for n, clf in started.items()},
-            "begin": {
-                n: partial(cpu_seconds, partial(paused, name, net, *tables[n], 0)) for n in sizes
-            },
+        epochs = in_turns(
+            {n: partial(clf.some_epochs, repeats(n, sizes), cost) for n, clf in started.items()},
+            rounds,
+        )
+        timed = {
+            item: {n: [turn[i] for turn in turns] for n, turns in epochs.items()}
+            for i, item in enumerate(("epoch", "counted"))
         }
-        for item, sides in work.items():
-            if item == "evidence":
-                for clf in started.values():
-                    clf.finish()
-            timed = in_turns(sides, rounds)
-            rows += compared(timed, sizes, {n: n for n in sizes}, 1e6, method=name, item=item)
+        for clf in started.values():
+            clf.finish()
+        ends = {n: partial(cpu_seconds, clf.evidence) for n, clf in started.items()}
+        begins = {n: partial(cpu_seconds, partial(paused, name, net, *tables[n], 0)) for n in sizes}
+        timed |= {"begin": in_turns(begins, rounds), "evidence": in_turns(ends, rounds)}
+        for item, seconds in timed.items():
+            rows += compared(seconds, sizes, units, 1e6, method=name, item=item)
         print(f"  {name}", flush=True)
     return rows
 
