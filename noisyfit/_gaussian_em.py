@@ -114,8 +114,12 @@ def gaussian_posterior(x, fit, monotone=False):
         (m0, m1), (v0, v1) = fit.means, fit.variances
         turning = (m0 * v1 - m1 * v0) / (v1 - v0)
         x = hold_beyond(x, turning, v0 < v1, v0 > v1)
-    log_clean, log_wrong = _log_joint(x, torch.stack(fit[:3]))
-    return torch.sigmoid(log_clean - log_wrong)
+    constants = fit.weights.log() - 0.5 * fit.variances.log()
+    factors = -0.5 / fit.variances
+    log_clean, log_wrong = (
+        (x - m).square_().mul_(k) for m, k in zip(fit.means, factors, strict=True)
+    )
+    return log_clean.sub_(log_wrong).add_(constants[0] - constants[1]).sigmoid_()
 
 
 def _log_joint(x, state):

@@ -29,6 +29,8 @@ def test_every_side_runs_an_epoch_and_leaves_the_library_as_it_was(sides):
         n_epochs = len(side.method.run.history)
         assert side() > 0, name
         assert len(side.method.run.history) == n_epochs + 1
+        row = side.method.run.history[-1]
+        assert row["n_labelled_1"] == row["n_labelled_2"] == 30, name
         assert (_run.forward_all, TensorData.__dict__["evaluation_size"]) == before
         assert tiny * 1 > 0, name
 

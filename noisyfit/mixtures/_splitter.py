@@ -105,7 +105,8 @@ class MixtureSplitter(TransformerMixin, BaseEstimator):
         """
         given, x = x, _double(x)
         self._scaling, weight = self._scale(x)
-        self._mixture = self._fit_mixture(self._scaling.apply(x), weight)
+        x = self._scaling.apply(x)
+        self._mixture = self._fit_mixture(x, weight)
         if self._scaling.constant:
             self._call_all_clean()
         for name in self._mixture_parameters:
@@ -113,7 +114,7 @@ class MixtureSplitter(TransformerMixin, BaseEstimator):
         self.n_iter_ = self._mixture.n_iter.item()
         self.converged_ = self._mixture.converged.item()
         self.offset_, self.span_ = self._scaling.offset.item(), self._scaling.span.item()
-        return self.transform_tensor(given)
+        return self._posterior(x).to(given)
 
     def transform_tensor(self, x):
         """Clean probabilities of other losses under the fitted scale and components.
