@@ -39,7 +39,7 @@ class MixingMixin:
         if self.per_sample:
             run.memory.weights = torch.as_tensor(weights, dtype=torch.float32, device=run.device)
         else:
-            run.memory.weights = iter(weights.tolist())
+            run.memory.weights = iter(weights[: run.steps_per_epoch].tolist())
 
     def _pass(self, run, batch, t):
         """One training pass, observed: logits (batch, n_classes) and losses (batch,)."""

@@ -226,9 +226,10 @@ def test_page_says_what_the_file_holds():
     page = pages.page(made_results())
     assert page.startswith("# Scale\n")
     assert "- processor abacus, cores 2" in page
-    assert "| `ELR` | evidence after the last | 0.500 | 0.700 | 1.40 (1.40 to 1.40) ! |" in page
+    evidence = "evidence after the last epoch"
+    assert f"| `ELR` | {evidence} | 0.500 | 0.700 | 1.40 (1.40 to 1.40) ! |" in page
     assert "| 7.00 | 8.05 | 1.15 (1.15 to 1.15) |" in page
-    assert "is 1.40; not flat (above 1.25): `ELR` evidence after the last." in page
+    assert f"is 1.40; not flat (above 1.25): `ELR` {evidence}." in page
     # 1 000 000 x (16 + 4 x 14) and x 32 bytes
     assert "| `ELR` | 16 + 4 C | 32 | 20.8 MB, 1.60 MB | 72.0 MB, 32.0 MB | 4.02 GB" in page
     assert "| `ELR` | 4.00 | 4.50 ! |" in page
@@ -248,7 +249,7 @@ def test_page_calls_flat_what_is_flat():
     ("content", "sentence"),
     [
         ('{"format": 0, "parts": {}}', "holds results of format 0, and this script knows 1 alone"),
-        ('{"format": 1, "parts": {"speed": {}}}', "holds results of format 1"),
+        ('{"format": 1, "parts": {"speed": {}}}', "holds parts that are unknown here: speed"),
         ("[1, 2]", "holds no results of this script"),
         ('{"machine": {}}', "holds no results of this script"),
         ("not json", "holds no results of this script"),
@@ -324,9 +325,9 @@ def test_large_tensors_are_counted_while_they_are_alive():
     assert small.nbytes < 4000
 
 
-@pytest.mark.parametrize("name", memories.MANY_CLASSES)
+@pytest.mark.parametrize("name", ["ELRClassifier", "DivideMixClassifier"])
 def test_a_fit_with_many_classes_holds_three_buffers_of_all_logits(name):
-    """Counted tensors, not a process: the same in every run."""
+    """Counted tensors, not a process: the same in every run; the division is among them."""
     found = memories.probe(name, 2000, 400, 1000, meant=(50_000, 10_000))
     assert found["tensors"] <= 3.05, found["arrays"]
 

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import noisyfit
-from noisyfit import Network, _data, _dynamics, methods
+from noisyfit import Network, _data, _dynamics, _evidence, methods
 from noisyfit.modules import MLP
 from noisyfit.outliers import KNNOutlierFilter
 
@@ -228,7 +228,7 @@ def with_many_classes(name, n, n_classes, batch_size):
     """A fit of two epochs, ready to run, of a network with one narrow layer."""
     X, y = made_table(n, n_classes)
     net = Network(
-        *(MLP,),
+        MLP,
         module__hidden=(16,),
         lr_schedule="constant",
         max_epochs=2,
@@ -245,8 +245,8 @@ def probe(name, n, n_classes, batch_size, meant):
     """Large tensors at the peak of a fit: their sum and each of them, in buffers of all logits.
 
     It stands for a fit with the numbers of rows and classes that are `meant`, for which
-    `batch_size` is; batches, those of evaluations and the buffer in which logits wait to be summed
-    up shrink in proportion.
+    `batch_size` is; batches, those of evaluations, blocks of rows and the buffer in which logits
+    wait to be summed up shrink in proportion.
     """
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -254,10 +254,12 @@ def probe(name, n, n_classes, batch_size, meant):
     fit = with_many_classes(name, n, n_classes, max(2, int(share * batch_size)))
     evaluated = max(1, int(share * _data._EVALUATION_ROWS))
     waiting = max(1, int(of_logits * _dynamics._BUFFER))
+    block = max(1, int(of_logits * _evidence._BLOCK))
     buffer = 4 * n * n_classes
     with (
         mock.patch.object(_data, "_EVALUATION_ROWS", evaluated),
         mock.patch.object(_dynamics, "_BUFFER", waiting),
+        mock.patch.object(_evidence, "_BLOCK", block),
         LargeTensors(buffer // 8) as large,
     ):
         fit()

@@ -12,7 +12,7 @@ from _timing import cpu_seconds, in_turns, spread
 from epoch_cost import COUNTED
 from PIL import Image
 
-from noisyfit import CrossEntropyClassifier, Network, methods
+from noisyfit import Network, methods
 from noisyfit.images import ImageFiles
 from noisyfit.mixtures import BetaMixtureSplitter, GaussianMixtureSplitter
 from noisyfit.modules import SmallCNN
@@ -237,7 +237,7 @@ def streaming_rows(sides, counts, workers, rounds, batch_size):
                     device="cpu",
                     iterator_train__num_workers=n_workers,
                 )
-                clf = paused(CrossEntropyClassifier.__name__, net, X, y, 0)
+                clf = paused("CrossEntropyClassifier", net, X, y, 0)
                 epochs[name] = partial(wall_seconds, clf.one_epoch)
                 loads[name] = partial(wall_seconds, partial(loaded, clf.run.data, batch_size))
             epochs, loads = in_turns(epochs, rounds), in_turns(loads, rounds)

@@ -282,7 +282,8 @@ class MCorrectionClassifier(BaseNoisyClassifier):
             max(0, epoch - memory.boot_start), memory.cooling
         )
         alpha = _GUIDED_ALPHA if memory.guided else memory.alpha
-        memory.deltas = iter(beta(alpha, len(run.data), run.rng).tolist())
+        deltas = beta(alpha, len(run.data), run.rng)  # more than there are batches
+        memory.deltas = iter(deltas[: run.steps_per_epoch].tolist())
         super()._train_epoch(run, epoch)
 
     def _loss(self, run, batch, t):
