@@ -102,8 +102,10 @@ def test_memory_follows_the_tables_of_the_methods(done):
     assert law["ELRClassifier"]["training"] == [counters, 4]
     assert law["CrossEntropyClassifier"]["fitted"] == evidence
     assert law["ELRClassifier"]["fitted"] == [32, 8]
-    losses, drawn = 4, 32
-    assert law["MCorrectionClassifier"]["training"] == [counters + losses + drawn, 0]
+    losses, drawn = 4, 0.5  # at most: mixing weights of the batches
+    a, b = law["MCorrectionClassifier"]["training"]
+    assert counters + losses <= a <= counters + losses + drawn
+    assert b == 0
 
 
 def test_what_is_held_is_counted_once_and_networks_never():
@@ -112,6 +114,15 @@ def test_what_is_held_is_counted_once_and_networks_never():
     assert memories.held(own, set()) == 120 + 40
     assert memories.held(own, {table.untyped_storage().data_ptr()}) == 40
     assert memories.held([iter([0.5] * 7), torch.nn.Linear(3, 3), Network()], set()) == 7 * 32
+
+
+def test_what_is_reached_through_a_fresh_container_is_not_lost():
+    """A dict that is gone must not lend its address to one that is still to be counted."""
+    for _ in range(50):
+        filters = [KNNOutlierFilter() for _ in range(20)]
+        for i, knn in enumerate(filters):
+            knn.score_ = np.full(3, i, dtype=np.float64)
+        assert memories.held({"a": 1, "filters": filters}, set()) >= 20 * 24
 
 
 def test_many_classes_are_counted_in_tensors_and_in_a_process(done):
@@ -147,7 +158,9 @@ def test_streaming_has_every_source(done):
 def test_growth_is_that_of_a_process_of_its_own(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     prepare = partial(partial, np.ones, 2**24)
+    ours = np.ones(2**26)  # 512 MB, which the other process must not inherit
     grown = memories.in_own_process(memories.growth, prepare)
+    assert ours.all()
     assert 0.95 * 2**27 < grown < 1.3 * 2**27
 
 

@@ -1,6 +1,5 @@
 """What fits hold in memory: per sample, per class, at their peak."""
 
-import resource
 import sys
 import warnings
 from collections import Counter
@@ -16,7 +15,6 @@ import numpy as np
 import torch
 from _scale_time import made_table
 from epoch_cost import EPOCHS, STAGES
-from speed import RESIDENT
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,6 +26,7 @@ from noisyfit.outliers import KNNOutlierFilter
 
 _FLAT = type(iter([]))
 _NUMBER = 32  # bytes of a float in a list: the object and the reference to it
+STATUS = Path("/proc/self/status")
 _LIBRARY = str(Path(noisyfit.__file__).parent)
 
 
@@ -52,13 +51,14 @@ def held(value, seen):
         return 0
     if _once(id(value), 1, seen) == 0:
         return 0
+    # `value` stays bound, for a new object could take the address of one that is gone
     if isinstance(value, _FLAT):
-        value = value.__reduce__()[1][0]  # the whole list, which it keeps to its end
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple | set):
-        return sum(_NUMBER if type(item) in (int, float) else held(item, seen) for item in value)
-    return held(vars(value), seen)
+        parts = value.__reduce__()[1][0]  # the whole list, which it keeps to its end
+    elif isinstance(value, list | tuple | set):
+        parts = value
+    else:
+        parts = (value if isinstance(value, dict) else vars(value)).values()
+    return sum(_NUMBER if type(part) in (int, float) else held(part, seen) for part in parts)
 
 
 def _is_open(value):
@@ -191,14 +191,21 @@ def place():
 def growth(prepare, *args):
     """Bytes by which this process grows at most while ``prepare(*args)()`` runs.
 
-    Meant for a process of its own: the peak is that of its whole life.
+    Meant for a process of its own: the peak is that of its whole life. (What `getrusage` calls the
+    peak begins with the memory of the process that started it.)
     """
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     work = prepare(*args)
-    before = int(RESIDENT.read_text().split()[1]) * resource.getpagesize()
+    before = _bytes_of(STATUS, "VmRSS")
     work()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10 - before
+    return _bytes_of(STATUS, "VmHWM") - before
+
+
+def _bytes_of(path, name):
+    """A number of bytes from a file of the system."""
+    lines = path.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 2**10
 
 
 def in_own_process(function, *args):
@@ -209,8 +216,7 @@ def in_own_process(function, *args):
 
 def available_bytes():
     """Memory that could be used now."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 2**10
+    return _bytes_of(Path("/proc/meminfo"), "MemAvailable")
 
 
 # ---- many classes ------------------------------------------------------------------------------
