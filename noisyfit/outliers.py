@@ -260,6 +260,7 @@ class KNNOutlierFilter(OutlierMixin, TransformerMixin, BaseEstimator):
         x = as_tensor(X)
         self._space = space_of(x, self.metric_)
         self._points = self._space.points(x)
+        del x  # not held beside its copy
         distance = self._distance(self._points, self.n_neighbors_, themselves=True)
         self.score_ = self._score(distance)
         self.outlier_, self.offset_ = split(distance, number_of_outliers(n, self.share))

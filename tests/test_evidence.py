@@ -75,8 +75,8 @@ class Alive(TorchDispatchMode):
         return out
 
 
-# ELR+ remembers targets of two networks, and each matrix of the channel that noise adaptation learns
-# is a third of the logits here; not here at all: the ring of past predictions of joint
+# ELR+ remembers targets of two networks, and each matrix of the channel that noise adaptation
+# learns is a third of the logits here; not here at all: the ring of past predictions of joint
 # optimisation, and passes whose batches are large beside so small a problem
 LARGER = {"ELRPlusClassifier": 5, "NoiseAdaptationClassifier": 4}
 ELSEWHERE = {"JointOptimizationClassifier", "BayesianDivideMixPP", "ManifoldDivideMixClassifier"}

@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 import torch
 from _scale_time import made_table
+from _timing import STATUS, number_of
 from epoch_cost import EPOCHS, STAGES
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,7 +27,6 @@ from noisyfit.outliers import KNNOutlierFilter
 
 _FLAT = type(iter([]))
 _NUMBER = 32  # bytes of a float in a list: the object and the reference to it
-STATUS = Path("/proc/self/status")
 _LIBRARY = str(Path(noisyfit.__file__).parent)
 
 
@@ -197,15 +197,9 @@ def growth(prepare, *args):
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     work = prepare(*args)
-    before = _bytes_of(STATUS, "VmRSS")
+    before = number_of(STATUS, "VmRSS")
     work()
-    return _bytes_of(STATUS, "VmHWM") - before
-
-
-def _bytes_of(path, name):
-    """A number of bytes from a file of the system."""
-    lines = path.read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 2**10
+    return number_of(STATUS, "VmHWM") - before
 
 
 def in_own_process(function, *args):
@@ -216,7 +210,7 @@ def in_own_process(function, *args):
 
 def available_bytes():
     """Memory that could be used now."""
-    return _bytes_of(Path("/proc/meminfo"), "MemAvailable")
+    return number_of(Path("/proc/meminfo"), "MemAvailable")
 
 
 # ---- many classes ------------------------------------------------------------------------------

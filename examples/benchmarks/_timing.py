@@ -14,6 +14,18 @@ import skorch
 import torch
 import torchvision
 
+STATUS = Path("/proc/self/status")  # of this process, on Linux
+
+
+def number_of(path, name):
+    """Bytes that a line `name` of a file of the system states.
+
+    ``VmHWM`` of `STATUS` is the most memory that this process has held. (What `getrusage` says of
+    it begins with the memory of the process that started it.)
+    """
+    lines = path.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 2**10
+
 
 def parser(description, rounds):
     """Options that every script has."""

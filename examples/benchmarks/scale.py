@@ -23,7 +23,6 @@ from pathlib import Path
 import torch
 from _scale_memory import (
     MANY_CLASSES,
-    STATUS,
     class_rows,
     growth,
     in_own_process,
@@ -33,7 +32,7 @@ from _scale_memory import (
 )
 from _scale_page import FORMAT, PARTS, TITLE, page, read, section, write
 from _scale_time import STAGE, neighbour_rows, sample_rows, splitter_rows, streaming_rows
-from _timing import machine, parser
+from _timing import STATUS, machine, parser
 from speed import at_least
 
 from noisyfit import __version__, methods

@@ -21,18 +21,16 @@ peak of the product.
 
 import functools
 import json
-import resource
 from argparse import ArgumentTypeError
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 from _passes import PARTS, Bare, Clock, Seams, counted, seconds
-from _timing import in_turns, machine, parser, spread
+from _timing import STATUS, in_turns, machine, number_of, parser, spread
 from epoch_cost import SECOND, STAGES
 
 from noisyfit import Network, methods
@@ -56,7 +54,6 @@ CLASSES = 10
 ROWS = {"cpu": 1024, "cuda": 50_000}
 LR = 0.02
 N_LOSSES = 50_000
-RESIDENT = Path("/proc/self/statm")  # its second number, in pages
 SPLITTERS = {  # as the methods fit them
     "DivideMix": GaussianMixtureSplitter(normalize=None, bins=2048),
     "Manifold DivideMix": GaussianMixtureSplitter(normalize=None, max_iter=20, bins=2048),
@@ -165,9 +162,9 @@ def cuda_memory(name, problem, max_epochs):
 def process_memory(name, problem):
     """MB by which this process grows up to the end of the first epoch of the last stage."""
     torch.set_num_threads(1)
-    before = int(RESIDENT.read_text().split()[1]) * resource.getpagesize()
+    before = number_of(STATUS, "VmRSS")
     start(name, problem, SECOND + 1).one_epoch()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before / 2**20
+    return (number_of(STATUS, "VmHWM") - before) / 2**20
 
 
 def in_own_process(name, problem):
@@ -301,7 +298,7 @@ def arguments(argv=None):
         options.error(f"--rounds must be at least 1, got {given.rounds}.")
     if given.json and not given.json.parent.is_dir():
         options.error(f"--json: there is no folder {given.json.parent}.")
-    if given.memory and not RESIDENT.exists():
+    if given.memory and not STATUS.exists():
         options.error("--memory needs Linux.")
     problem = Problem(
         *(given.net, given.width, given.rows or ROWS[device.type], given.batch_size),
