@@ -309,6 +309,12 @@ def test_bfloat16_trains_and_predicts_in_float32():
     assert next(clf.nets_[0].module_.parameters()).dtype == torch.float32
 
 
+def test_bfloat16_repeats_to_the_bit():
+    first, second = (fit(Network(max_epochs=3, precision="bfloat16")) for _ in range(2))
+    np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
+    np.testing.assert_array_equal(first.clean_proba_, second.clean_proba_)
+
+
 def test_evidence_and_scores_of_bfloat16_training_are_those_of_the_predictions():
     net = Network(max_epochs=3, precision="bfloat16")
     clf = CrossEntropyClassifier(net, clean_score="final", random_state=0)

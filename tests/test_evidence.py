@@ -1,24 +1,23 @@
 """Evidence in blocks of rows: the same numbers, and no more memory than the logits ask for."""
 
 import gc
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import make_blobs
 from skorch.dataset import ValidSplit
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from noisyfit import (
-    Network,
-    _data,
-    _dynamics,
-    _evidence,
-    methods,
-)
+from noisyfit import Network, _data, _dynamics, _evidence, methods
 from noisyfit._dynamics import Dynamics
 from noisyfit.noise import sym_excl
+
+SCRIPTS = Path(__file__).parents[1] / "examples" / "benchmarks"
+sys.path.insert(0, str(SCRIPTS))
+LargeTensors = __import__("_scale_memory").LargeTensors
+sys.path.remove(str(SCRIPTS))
 
 X, Y = make_blobs(90, n_features=4, centers=3, random_state=0)
 NOISY = sym_excl(Y, 0.3, random_state=0).y
@@ -50,31 +49,6 @@ def test_blocks_cover_all_rows_once():
     assert _evidence.row_blocks(5, 1) == [slice(0, 5)]
 
 
-class Alive(TorchDispatchMode):
-    """The most bytes that tensors made inside held at one time, in storages of at least `least`."""
-
-    def __init__(self, least):
-        super().__init__()
-        self.least, self.peak, self._known = least, 0, {}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                if storage.nbytes() >= self.least:
-                    self._known[storage._cdata] = torch.multiprocessing.reductions.StorageWeakRef(
-                        storage
-                    )
-        alive = {k: ref for k, ref in self._known.items() if not ref.expired()}
-        self._known = alive
-        sizes = [
-            torch.UntypedStorage._new_with_weak_ptr(ref.cdata).nbytes() for ref in alive.values()
-        ]
-        self.peak = max(self.peak, sum(sizes))
-        return out
-
-
 # ELR+ remembers targets of two networks, and each matrix of the channel that noise adaptation
 # learns is a third of the logits here; not here at all: the ring of past predictions of joint
 # optimisation, and passes whose batches are large beside so small a problem
@@ -95,11 +69,11 @@ def test_many_classes_need_three_buffers_of_the_size_of_the_logits(name, monkeyp
     net = Network(max_epochs=2, batch_size=32, module__hidden=(8,))
     clf = getattr(methods, name)(net, random_state=0)
     gc.collect()
-    alive = Alive(least=one // 8)
+    alive = LargeTensors(one // 8)
     with alive:
         clf.fit(X, y)
     assert one < alive.peak <= LARGER.get(name, 3) * one
-    alive = Alive(least=one // 8)
+    alive = LargeTensors(one // 8)
     with alive:
         clf.predict_proba(X)
     assert one <= alive.peak <= (1 if len(clf.nets_) == 1 else 3) * one
