@@ -83,7 +83,8 @@ def knn_distances(features, k=10, metric="auto", block_bytes=_BLOCK):
     -----
     Products of float32 matrices find the neighbours, ``n_samples**2 * n_features``
     multiplications; the distances are then those of differences, in which nothing cancels. Besides
-    a block, the scaled rows are stored, ``4 * n_samples * n_features`` bytes.
+    a block, the scaled rows are stored, ``4 * n_samples * n_features`` bytes; the products
+    themselves may take some 40 MB more for a while.
 
     Examples
     --------

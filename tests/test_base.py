@@ -31,7 +31,8 @@ from noisyfit import (
     MixupClassifier,
     Network,
 )
-from noisyfit._base import BaseNoisyClassifier, combine
+from noisyfit._base import BaseNoisyClassifier
+from noisyfit._evidence import combine
 from noisyfit.losses import cross_entropy
 from noisyfit.mixtures import GaussianMixtureSplitter
 from noisyfit.modules import MLP, SmallCNN
