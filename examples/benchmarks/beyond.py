@@ -10,6 +10,7 @@ again. Data: see `noisyfit.datasets`; their folder is ``--data`` or NOISYFIT_DAT
 """
 
 import argparse
+import functools
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -99,20 +100,28 @@ class Problem(NamedTuple):
     y_test: np.ndarray
 
 
+@functools.cache
+def loaded(load, data):
+    """A data set, read once by each process."""
+    return load(data)
+
+
 def problem(task, data):
     """The data of a task, which depend on noise, seed and number of images alone."""
-    cifar, rng = load_cifar10(data), np.random.default_rng(task.seed)
+    cifar, rng = loaded(load_cifar10, data), np.random.default_rng(task.seed)
     n = task.images or len(cifar.y_train)
     rows = rng.permutation(len(cifar.y_train))[:n]
     test = rng.permutation(len(cifar.y_test))[: 2000 if task.images else None]
     X, y = cifar.X_train[rows], cifar.y_train[rows]
     is_open = np.zeros(n, dtype=bool)
     if task.noise == "worst":
-        y_noisy = load_cifar10n(data)["worst"][rows]
+        y_noisy = loaded(load_cifar10n, data)["worst"][rows]
     elif task.noise == NONE:
         y_noisy = y
     elif task.noise in OPEN:
-        other = strangers(data) if task.noise == "open-tiny" else load_cifar100(data).X_train
+        other = (
+            strangers(data) if task.noise == "open-tiny" else loaded(load_cifar100, data).X_train
+        )
         noisy = open_set(X, y, 0.4, 0.5, other, random_state=task.seed)
         X, y_noisy, is_open = noisy.X, noisy.y, noisy.mask_open
     else:
@@ -122,7 +131,7 @@ def problem(task, data):
 
 def strangers(data):
     """Images of Tiny-ImageNet of no class of CIFAR-10."""
-    tiny = load_tinyimagenet_ood(data)
+    tiny = loaded(load_tinyimagenet_ood, data)
     names = [name.split(",")[0] for name in tiny.class_names]
     missing = OF_CIFAR10 - set(names)
     if missing:
