@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from noisyfit._callbacks import CallbackSupportMixin, with_callbacks
 from noisyfit._checks import check_view, is_auto, is_one_of
 from noisyfit._data import as_data
-from noisyfit._evidence import EvidenceMixin, proba_of
+from noisyfit._evidence import EvidenceMixin, combined
 from noisyfit._inputs import InputScale, validate_X, validate_y
 from noisyfit._learner import Learner
 from noisyfit._module_check import check_module
@@ -337,7 +337,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         return schedule(epoch, max_epochs)
 
     def _score(self, run, data):
-        proba = proba_of(run.evaluate_all(data, exact=True), self.ensemble)
+        proba = combined(run.evaluate_all(data, exact=True), self.ensemble)
         of_label = proba.gather(1, data.y[:, None]).clamp_min(1e-12)
         return {
             "valid_loss": -of_label.log().mean().item(),
@@ -358,7 +358,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
         """
         check_is_fitted(self)
         data = self._data_to_predict(X)
-        return proba_of(self._outputs(data, len(self.classes_)), self.ensemble).cpu().numpy()
+        return combined(self._outputs(data, len(self.classes_)), self.ensemble).cpu().numpy()
 
     def _data_to_predict(self, X):
         source, net = validate_X(self, X, reset=False), self.nets_[0]

@@ -43,7 +43,7 @@ def row_blocks(n, n_classes):
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def proba_of(logits, ensemble):
+def combined(logits, ensemble):
     """`combine` block by block, for one network in the memory of the logits themselves."""
     _, n, n_classes = logits.shape
     proba = logits[0] if len(logits) == 1 else torch.empty_like(logits[0])

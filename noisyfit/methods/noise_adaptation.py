@@ -336,7 +336,7 @@ class NoiseAdaptationClassifier(BaseNoisyClassifier):
             memory.log_given = channel_given(y, bias)
             return bias.softmax(1), bias.softmax(1)
         with inputs_of(memory.layer) as received:
-            p = proba_of(run.evaluate(run.learners[0]))
+            p = proba_of(run.evaluate(run.learners[0], exact=True))
         features = torch.cat(received).float()
         memory.log_given = torch.empty_like(p)
         weights = torch.stack([p, functional.one_hot(p.argmax(1), run.n_classes).float()])

@@ -329,3 +329,20 @@ def test_a_small_clean_table_is_learnt_as_by_plain_training():
         for cls in (CrossEntropyClassifier, NoiseAdaptationClassifier)
     )
     assert adapted > plain - 0.01
+
+
+def test_the_final_channel_of_a_bfloat16_training_is_computed_in_float32():
+    precise = []
+
+    class Watched(NoiseAdaptationClassifier):
+        def _evaluate_channel(self, run):
+            def note(*passed):
+                precise.append(not torch.is_autocast_enabled("cpu"))
+
+            run.learners[0].module.register_forward_hook(note)
+            return super()._evaluate_channel(run)
+
+    net = Network(max_epochs=4, precision="bfloat16")
+    Watched(net, channel="complex", warmup=2, random_state=0).fit(X, Y)
+    assert precise
+    assert all(precise)
