@@ -1,5 +1,6 @@
 """Fits as lines of JSON in a file that is only added to: a benchmark can be stopped and resumed."""
 
+import functools
 import json
 import warnings
 
@@ -52,6 +53,12 @@ def work(tasks, fit, path, workers):
             what = " ".join(str(line[name]) for name in tasks[0]._fields)
             end = line.get("error") or f"{line['last']:.1f} %, {line['seconds']:.0f} s"
             print(f"{i}/{len(tasks)}  {what}: {end}", flush=True)
+
+
+@functools.cache
+def loaded(load, folder):
+    """A data set, read once by each process. (Here, as a script's own cache cannot be sent.)"""
+    return load(folder)
 
 
 def percent(share):

@@ -10,7 +10,6 @@ again. Data: see `noisyfit.datasets`; their folder is ``--data`` or NOISYFIT_DAT
 """
 
 import argparse
-import functools
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from _results import cell, machines, markdown, percent, read, work
+from _results import cell, loaded, machines, markdown, percent, read, work
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -98,12 +97,6 @@ class Problem(NamedTuple):
     is_open: np.ndarray
     X_test: np.ndarray
     y_test: np.ndarray
-
-
-@functools.cache
-def loaded(load, data):
-    """A data set, read once by each process."""
-    return load(data)
 
 
 def problem(task, data):
