@@ -641,15 +641,15 @@ def test_comparison_starts_with_the_first_seed_and_the_cheap_methods(monkeypatch
 
 
 def test_failed_fit_leaves_its_error_and_is_done_again(compare, monkeypatch):
-    def broken(seed):
-        raise OSError("no such file")
+    def broken(task, X, y):
+        raise OSError("disk full")
 
-    fast = all_methods.PROBLEMS["fast"]
     with monkeypatch.context() as patch:
-        patch.setitem(all_methods.PROBLEMS, "fast", fast._replace(load=broken))
-        failed, _ = compare("--seeds", "0", "--methods", "CrossEntropy")
-    assert failed[0]["error"] == "OSError: no such file"
+        patch.setattr(all_methods, "noisy_labels", broken)
+        with pytest.raises(SystemExit, match="1 fits failed"):
+            compare("--seeds", "0", "--methods", "CrossEntropy")
     done, page = compare("--seeds", "0", "--methods", "CrossEntropy")
+    assert done[0]["error"] == "OSError: disk full"
     assert "last" in done[1]
     assert f"| CrossEntropy | {done[1]['last']:.1f} |" in page
 

@@ -253,8 +253,6 @@ def test_list_names_every_run_of_the_tables(capsys):
         (("dividemix", "cifar10"), "Give METHOD DATA NOISE"),
         ((), "Give METHOD DATA NOISE"),
         ((*CE[:3], "--table", "full"), "not both"),
-        ((*CE[:3], "--epochs", "0"), "--epochs must be at least 1, not 0"),
-        ((*CE[:3], "--images", "-1"), "--images must be at least 1, not -1"),
         ((*CE[:3], "--device", "abacus"), "device='abacus' cannot be used on this machine"),
     ],
 )
@@ -266,6 +264,24 @@ def test_bad_input_is_told_before_any_work(folder, monkeypatch, words, message):
         reproduce.main([*words, *where])
     assert "\n" not in str(end.value)
     assert not [*folder.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--epochs", "0"), "an integer from 1 on is needed, got '0'"),
+        (("--images", "few"), "an integer from 1 on is needed, got 'few'"),
+        (("--doc", "no/such/page.md"), "no/such is no folder that can be written to."),
+        (("--doc", "notes.md"), "notes.md is no page of this script; move it elsewhere."),
+    ],
+)
+def test_bad_option_is_one_sentence(folder, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(folder)
+    (folder / "notes.md").write_text("# Fish\n")
+    with pytest.raises(SystemExit):
+        reproduce.main([*CE[:3], *words])
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert [path.read_text() for path in folder.iterdir()] == ["# Fish\n"]
 
 
 def test_missing_data_and_too_many_images(folder, monkeypatch):
@@ -302,6 +318,7 @@ def test_result_that_is_there_is_kept_unless_asked(folder):
     ("content", "message"),
     [
         ('{"format": 0}', "is a result of format 0, and this command knows 1 alone"),
+        ('{"format": 1, "parts": {}}', "holds no result of this command"),
         ('{"last": 1}', "holds no result of this command"),
         ("[1]", "holds no result of this command"),
         ("{", "holds no result of this command"),
@@ -311,12 +328,12 @@ def test_file_of_another_version_stays_as_it_is(folder, content, message):
     path = folder / "json" / NAME
     path.parent.mkdir()
     path.write_text(content)
-    (folder / "page.md").write_text("before")
+    (folder / "page.md").write_text("# Results before")
     for words in (CE, (*CE, "--again"), ("--page",)):
         with pytest.raises(SystemExit, match=message):
             command(folder, *words)
         assert path.read_text() == content
-    assert (folder / "page.md").read_text() == "before"
+    assert (folder / "page.md").read_text() == "# Results before"
 
 
 def test_table_runs_what_is_missing_and_goes_on_behind_a_failure(folder, monkeypatch, capsys):
@@ -339,6 +356,21 @@ def test_table_runs_what_is_missing_and_goes_on_behind_a_failure(folder, monkeyp
     assert {result["noise"] for result in results.values()} == {"sym-50", "sym-80"}
     assert {result["precision"] for result in results.values()} == {"bfloat16"}
     assert (folder / "page.md").read_text() == files.page([*results.values()])
+
+
+def test_a_signal_ends_a_table_of_one_worker(folder, monkeypatch):
+    begun = []
+
+    def ended(task, options):
+        begun.append(task)
+        sys.exit(143)
+
+    monkeypatch.setattr(reproduce, "run", ended)
+    monkeypatch.setitem(runs.TABLES, "reduced", {"cross_entropy": ("sym-50", "sym-80")})
+    with pytest.raises(SystemExit) as end:
+        command(folder, "--table", "reduced", *SMALL, "--workers", "1", "--seeds", "0")
+    assert end.value.code == 143
+    assert len(begun) == 1
 
 
 # ---- the page --------------------------------------------------------------------------------

@@ -179,8 +179,8 @@ def test_library_is_as_before_behind_the_seams():
         (["--device", "meta"], "--device must be cpu, cuda or auto, got 'meta'."),
         (["--rows", "few"], "an integer from 100 on is needed, got 'few'"),
         (["--width", "8"], "--width is a parameter of PreActResNet18, not of SmallCNN."),
-        (["--rounds", "0"], "--rounds must be at least 1, got 0."),
-        (["--json", "no/such/folder.json"], "there is no folder no/such"),
+        (["--rounds", "0"], "an integer from 1 on is needed, got '0'"),
+        (["--json", "no/such/folder.json"], "no/such is no folder that can be written to."),
     ],
 )
 def test_bad_option_is_one_sentence(options, sentence, capsys):

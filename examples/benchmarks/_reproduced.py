@@ -8,6 +8,7 @@ from _results import cell, machines, markdown
 from _runs import NOISES
 
 FORMAT = 1
+TITLE = "# Results"
 TITLES = {
     "cross_entropy": "cross-entropy",
     "mixup": "mixup",
@@ -70,9 +71,11 @@ def read(path):
     """The figures of a run; end with a sentence where the file holds none of this format."""
     try:
         figures = json.loads(path.read_text())
-        version = figures["format"]
+        version, is_run = figures["format"], "method" in figures
     except (ValueError, TypeError, KeyError):
-        raise SystemExit(f"{path} holds no result of this command; move it elsewhere.") from None
+        is_run, version = False, FORMAT
+    if version == FORMAT and not is_run:
+        raise SystemExit(f"{path} holds no result of this command; move it elsewhere.")
     if version != FORMAT:
         raise SystemExit(
             f"{path} is a result of format {version}, and this command knows {FORMAT} alone; "
@@ -203,7 +206,7 @@ def page(runs):
     full = [run for run in runs if run["size"] == "full"]
     small = [run for run in runs if run["size"] != "full"]
     parts = [
-        "# Results",
+        TITLE,
         "Runs of published settings. This page is written from the files in `docs/results`, one a "
         "run, and from nothing else, by\n\n"
         "```bash\npython examples/benchmarks/reproduce.py --page\n```",

@@ -42,17 +42,23 @@ def read(path, kind):
 
 
 def work(tasks, fit, path, workers):
-    """Run the fits in processes of one thread, and write each down when it ends."""
+    """Run the fits in processes of one thread, and write each down when it ends.
+
+    Returns how many failed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     jobs = (joblib.delayed(record)(task, fit) for task in tasks)
     parallel = joblib.Parallel(workers, batch_size=1, return_as="generator_unordered")
+    failed = 0
     with path.open("a") as file:
         for i, line in enumerate(parallel(jobs), start=1):
             file.write(json.dumps(line) + "\n")
             file.flush()
             what = " ".join(str(line[name]) for name in tasks[0]._fields)
+            failed += "error" in line
             end = line.get("error") or f"{line['last']:.1f} %, {line['seconds']:.0f} s"
             print(f"{i}/{len(tasks)}  {what}: {end}", flush=True)
+    return failed
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import argparse
 import gc
 import json
+import os
 import platform
 import time
 from pathlib import Path
@@ -27,11 +28,51 @@ def number_of(path, name):
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 2**10
 
 
+def at_least(least):
+    """Type of an option that is an integer from `least` on."""
+
+    def number(text):
+        if not text.isdecimal() or int(text) < least:
+            message = f"an integer from {least} on is needed, got {text!r}"
+            raise argparse.ArgumentTypeError(message)
+        return int(text)
+
+    return number
+
+
+def output(text):
+    """Type of an option that is a file to write, whose folder is there."""
+    folder = Path(text).parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{folder} is no folder that can be written to.")
+    return Path(text)
+
+
+def page_file(title):
+    """Type of an option that is a page to write; nothing but one with `title` is written over."""
+
+    def path(text):
+        page = output(text)
+        if page.exists() and not _begins_with(page, title):
+            message = f"{page} is no page of this script; move it elsewhere."
+            raise argparse.ArgumentTypeError(message)
+        return page
+
+    return path
+
+
+def _begins_with(path, title):
+    try:
+        return path.read_text().startswith(title)
+    except (OSError, ValueError):
+        return False
+
+
 def parser(description, rounds):
     """Options that every script has."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--rounds", type=int, default=rounds, help="turns of every side")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--rounds", type=at_least(1), default=rounds, help="turns of every side")
+    parser.add_argument("--json", type=output, help="also write the figures to this file")
     return parser
 
 

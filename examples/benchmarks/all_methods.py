@@ -20,6 +20,7 @@ import joblib
 import numpy as np
 import torch
 from _results import cell, machines, markdown, percent, read, work
+from _timing import at_least, page_file
 from epoch_cost import typical_cost
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
@@ -30,6 +31,7 @@ from noisyfit.datasets import load_mnist
 from noisyfit.modules import SmallCNN
 
 ROOT = Path(__file__).parents[2]
+TITLE = "# Benchmarks"
 BASELINE = "CrossEntropy"
 NEED_VIEWS = {
     "DivideMix",
@@ -225,7 +227,7 @@ def page(results, options):
     if options.precision:
         command += f" --precision {options.precision}"
     parts = [
-        "# Benchmarks",
+        TITLE,
         "All methods with their defaults; the same network (`SmallCNN`), SGD with a cosine "
         "schedule and batches of 64. Written by\n\n"
         f"```bash\n{command}\n```",
@@ -257,15 +259,17 @@ def page(results, options):
 def arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "benchmarks.jsonl")
-    parser.add_argument("--doc", type=Path, default=ROOT / "docs" / "benchmarks.md")
-    parser.add_argument("--workers", type=int, default=joblib.cpu_count())
+    parser.add_argument("--doc", type=page_file(TITLE), default=ROOT / "docs" / "benchmarks.md")
+    parser.add_argument("--workers", type=at_least(1), default=joblib.cpu_count())
     parser.add_argument("--problem", nargs="+", choices=PROBLEMS, default=[*PROBLEMS])
     parser.add_argument("--methods", nargs="+", choices=rows(), default=[*rows()], metavar="NAME")
     parser.add_argument("--noises", nargs="+", choices=NOISES, default=[*NOISES])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="instead of 40 (fast) and 12 (medium)")
+    parser.add_argument("--epochs", type=at_least(1), help="instead of 40 (fast) and 12 (medium)")
     parser.add_argument(
-        "--precision", help="auto, float32 or bfloat16, instead of each problem's own"
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        help="instead of each problem's own",
     )
     parser.add_argument("--again", action="store_true", help="repeat finished fits")
     parser.add_argument("--table-only", action="store_true", help="no fits, only the page")
@@ -304,19 +308,32 @@ def comparable(task, options):
     return (task.epochs, task.precision) == asked and task.method in rows()
 
 
+def check_data(tasks):
+    """Say what is missing before anything is trained."""
+    for name in {task.problem for task in tasks}:
+        try:
+            PROBLEMS[name].load(0)
+        except FileNotFoundError as error:
+            raise SystemExit(str(error)) from error
+
+
 def main():
     options = arguments()
     if options.list:
         print("\n".join(rows()))
         return
+    failed = 0
     if not options.table_only:
         done = set() if options.again else set(read(options.results, Task))
         tasks = [task for task in wanted(options) if task not in done]
+        check_data(tasks)
         print(f"{len(tasks)} fits to do, {len(done)} done before, {options.workers} at once")
-        work(tasks, fit, options.results, options.workers)
+        failed = work(tasks, fit, options.results, options.workers)
     results = {t: row for t, row in read(options.results, Task).items() if comparable(t, options)}
     options.doc.write_text(page(results, options))
     print(f"{len(results)} fits in {options.doc}")
+    if failed:
+        raise SystemExit(f"{failed} fits failed; {options.results} says how.")
 
 
 if __name__ == "__main__":

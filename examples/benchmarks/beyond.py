@@ -10,6 +10,7 @@ again. Data: see `noisyfit.datasets`; their folder is ``--data`` or NOISYFIT_DAT
 """
 
 import argparse
+import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from _results import cell, loaded, machines, markdown, percent, read, work
+from _timing import at_least, page_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -30,6 +32,8 @@ from noisyfit.noise import open_set, sym_incl
 from noisyfit.schedules import Cosine, Step
 
 ROOT = Path(__file__).parents[2]
+TITLE = "# Beyond DivideMix"
+TEST_IMAGES = 2000  # of a subset
 NOISES = {
     "sym-0.5": "symmetric, 50 % redrawn",
     "sym-0.8": "symmetric, 80 % redrawn",
@@ -104,7 +108,7 @@ def problem(task, data):
     cifar, rng = loaded(load_cifar10, data), np.random.default_rng(task.seed)
     n = task.images or len(cifar.y_train)
     rows = rng.permutation(len(cifar.y_train))[:n]
-    test = rng.permutation(len(cifar.y_test))[: 2000 if task.images else None]
+    test = rng.permutation(len(cifar.y_test))[: TEST_IMAGES if task.images else None]
     X, y = cifar.X_train[rows], cifar.y_train[rows]
     is_open = np.zeros(n, dtype=bool)
     if task.noise == "worst":
@@ -160,7 +164,9 @@ def train_encoder(task, data, folder):
     begin = clock(task)
     simclr = SimCLR(net, temperature=0.2, random_state=task.seed).fit(X_all)
     seconds = clock(task) - begin
-    torch.save(simclr.encoder_.state_dict(), encoder_path(task, folder))
+    path = encoder_path(task, folder)
+    torch.save(simclr.encoder_.state_dict(), path.with_suffix(".new"))
+    os.replace(path.with_suffix(".new"), path)  # whole, or not there
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     linear.fit(simclr.transform(X), y)
     probe = percent(linear.score(simclr.transform(X_test), y_test))
@@ -223,6 +229,15 @@ def strangeness(clf):
     return getattr(clf, "uncertainty_", None)
 
 
+def check_data(tasks, data):
+    """Say what is missing before anything is trained."""
+    for task in {task.noise: task for task in tasks}.values():
+        try:
+            problem(task, data)
+        except (FileNotFoundError, ValueError) as error:
+            raise SystemExit(str(error)) from error
+
+
 def page(results):
     """The whole page in Markdown."""
     encoders = [figures for task, figures in results.items() if task.method == ENCODER]
@@ -233,8 +248,9 @@ def page(results):
     size = f"{first.images} images of CIFAR-10, `SmallCNN` in bfloat16"
     if not first.images:
         size = "CIFAR-10, `PreActResNet18`"
+    tested = f"{TEST_IMAGES} of the " if first.images else ""
     parts = [
-        "# Beyond DivideMix",
+        TITLE,
         f"{size}, {first.epochs} epochs, crops and mirror images for everybody. Pre-training is "
         f"SimCLR on {first.unlabelled or 'all'} images of CIFAR-10 without labels (the training "
         "images among them; images of no class are not), "
@@ -249,7 +265,7 @@ def page(results):
         "that of `ood_score_` or `uncertainty_`. *Refined labels* leaves such images out. "
         f"*Seconds* are {'CPU seconds' if first.images else 'seconds'} of the fit, without the "
         "pre-training and with a score after every epoch, for the best of them.",
-        "Accuracy on the test set after the last epoch:",
+        f"Accuracy on {tested}10000 test images after the last epoch:",
     ]
     noises = [kind for kind in NOISES if any((kind, name) in groups for name in ROWS)]
     summary = [
@@ -275,21 +291,30 @@ def arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, default=None, help="folder with the data")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "beyond.jsonl")
-    parser.add_argument("--doc", type=Path, default=ROOT / "docs" / "beyond.md")
+    parser.add_argument("--doc", type=page_file(TITLE), default=ROOT / "docs" / "beyond.md")
     parser.add_argument("--encoders", type=Path, default=Path("encoders"), help="folder for them")
     parser.add_argument("--full", action="store_true", help="all images and PreActResNet18")
-    parser.add_argument("--images", type=int, default=1800, help="training images of the subset")
     parser.add_argument(
-        "--unlabelled", type=int, default=10_000, help="images of the pre-training of the subset"
+        "--images", type=at_least(10), default=1800, help="training images of the subset"
     )
-    parser.add_argument("--epochs", type=int, default=None, help="default 10, with --full 100")
     parser.add_argument(
-        "--pretraining-epochs", type=int, default=None, help="default 20, with --full 200"
+        "--unlabelled",
+        type=at_least(10),
+        default=10_000,
+        help="images of the pre-training of the subset",
+    )
+    parser.add_argument(
+        "--epochs", type=at_least(1), default=None, help="default 10, with --full 100"
+    )
+    parser.add_argument(
+        "--pretraining-epochs", type=at_least(1), help="default 20, with --full 200"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--noises", nargs="+", choices=NOISES, default=[*NOISES])
     parser.add_argument("--methods", nargs="+", choices=ROWS, default=[*ROWS], metavar="NAME")
-    parser.add_argument("--workers", type=int, default=None, help="default 2, with --full 1")
+    parser.add_argument(
+        "--workers", type=at_least(1), default=None, help="default 2, with --full 1"
+    )
     parser.add_argument("--table-only", action="store_true", help="no fits, only the page")
     options = parser.parse_args(argv)
     defaults = ("epochs", 10, 100), ("pretraining_epochs", 20, 200), ("workers", 2, 1)
@@ -306,7 +331,7 @@ def arguments(argv=None):
 def main():
     options = arguments()
     size = options.images, options.epochs, options.unlabelled, options.pretraining_epochs
-    done = read(options.results, Task)
+    done, failed = read(options.results, Task), 0
     if not options.table_only:
         wanted = [
             Task(kind, name, seed, *size)
@@ -317,6 +342,7 @@ def main():
         ]
         tasks = [task for task in wanted if task not in done]
         print(f"{len(tasks)} fits to do, {len(done)} done before, {options.workers} at once")
+        check_data(tasks, options.data)
         options.encoders.mkdir(parents=True, exist_ok=True)
         missing = {}
         for task in tasks:
@@ -326,11 +352,13 @@ def main():
         for some in (list(missing.values()), tasks):  # encoders come first
             if some:
                 fit = Fit(options.data, options.encoders)
-                work(some, fit, options.results, options.workers)
+                failed += work(some, fit, options.results, options.workers)
     results = {t: row for t, row in read(options.results, Task).items() if t[3:] == size}
     if results:
         options.doc.write_text(page(results))
     print(f"{len(results)} fits in {options.doc}")
+    if failed:
+        raise SystemExit(f"{failed} fits failed; {options.results} says how.")
 
 
 if __name__ == "__main__":

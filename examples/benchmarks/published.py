@@ -22,7 +22,7 @@ import _settings_losses  # noqa: F401 (as well)
 import _settings_selection  # noqa: F401 (as well)
 import numpy as np
 from _settings import SETTINGS, KerasDecay, LowerMomentum
-from _timing import machine
+from _timing import at_least, machine
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
@@ -34,6 +34,9 @@ EPOCHS_IN += ("prune_interval", "relabel_until", "correct_until", "n_gradual", "
 EPOCHS_IN += ("loss_history", "init_epoch", "pretrain_epochs", "cleaning_epochs")
 EPOCHS_IN += ("redivide_every",)
 RAMPS_IN = ("ramp", "ramp_up", "strength_ramp", "average_ramp")  # lengths that need not be whole
+GENERATORS = ("sym_incl", "sym_incl_bernoulli", "sym_excl", "pair", "idn", "asym_mnist")
+GENERATORS += ("asym_cifar10", "asym_cifar100_block5", "asym_cifar100_next")
+GENERATORS += ("asym_cifar100_superclass",)
 LOADERS = {
     "cifar10": datasets.load_cifar10,
     "cifar100": datasets.load_cifar100,
@@ -126,7 +129,11 @@ def problem(setting, options):
     """Images, true and noisy labels, test images and labels, and the share of rows of --rows."""
     if setting.data not in LOADERS:
         raise SystemExit(f"{options.name} has no loader here: build it and fit it yourself.")
-    data, rng = LOADERS[setting.data](options.data), np.random.default_rng(options.seed)
+    try:
+        data = LOADERS[setting.data](options.data)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    rng = np.random.default_rng(options.seed)
     train, test = (rng.permutation(len(y))[: options.rows] for y in (data.y_train, data.y_test))
     X, y = data.X_train[train], data.y_train[train]
     generator, level = setting.noise
@@ -177,10 +184,10 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("name", nargs="?", choices=SETTINGS, metavar="NAME")
     parser.add_argument("--list", action="store_true", help="names, noise and notes")
-    parser.add_argument("--noise", help="a generator of noisyfit.noise instead of the setting's")
+    parser.add_argument("--noise", choices=GENERATORS, help="a generator instead of the setting's")
     parser.add_argument("--level", type=float, help="its level")
-    parser.add_argument("--epochs", type=int, help="fewer; stages shrink in proportion")
-    parser.add_argument("--rows", type=int, help="only so many training and test images")
+    parser.add_argument("--epochs", type=at_least(1), help="fewer; stages shrink in proportion")
+    parser.add_argument("--rows", type=at_least(1), help="only so many training and test images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")

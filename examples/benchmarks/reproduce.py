@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from _results import percent
 from _runs import NOISES, TABLES, Task, setting_of, show
-from _timing import machine
+from _timing import at_least, machine, page_file
 from published import LOADERS, SETTINGS, EpochScores, shortened, told
 from sklearn.metrics import roc_auc_score
 
@@ -169,6 +169,8 @@ def one_of_many(task, options):
     try:
         figures = run(task, options)
     except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.code, str):
+            raise  # a signal, and no sentence of `run`
         return False, f"{task.name}: {type(error).__name__}: {error}"
     end = f"{figures['last_ten']:.2f} %, {figures['seconds']:.0f} s"
     return True, f"{task.name}: {end}"
@@ -235,22 +237,26 @@ def arguments(argv=None):
     seeds = "default 0, of a table 0 1 2"
     parser.add_argument("--seeds", "--seed", nargs="+", type=int, help=seeds)
     parser.add_argument("--reduced", action="store_true", help=f"{REDUCED}, on the CPU")
-    parser.add_argument("--images", type=int, help="only so many training images")
+    parser.add_argument("--images", type=at_least(1), help="only so many training images")
     parser.add_argument("--network", choices=("published", "small"))
-    parser.add_argument("--epochs", type=int, help="fewer; stages shrink in proportion")
+    parser.add_argument("--epochs", type=at_least(1), help="fewer; stages shrink in proportion")
     parser.add_argument("--device", help="default auto, reduced: cpu")
     parser.add_argument(
         "--precision",
         choices=("auto", "float32", "bfloat16"),
         help="default auto, reduced: bfloat16",
     )
-    parser.add_argument("--every", type=int, default=1, help="epochs between writes of progress")
-    parser.add_argument("--workers", type=int, help="runs of a table at once; default 1, reduced 2")
+    parser.add_argument(
+        "--every", type=at_least(1), default=1, help="epochs between writes of progress"
+    )
+    parser.add_argument(
+        "--workers", type=at_least(1), help="runs of a table at once; default 1, reduced 2"
+    )
     parser.add_argument("--again", action="store_true", help="replace results that are there")
     parser.add_argument("--verbose", type=int, default=0, help="1 shows a bar")
     parser.add_argument("--data", type=Path, help="folder with the data")
     parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "results")
-    parser.add_argument("--doc", type=Path, default=ROOT / "docs" / "results.md")
+    parser.add_argument("--doc", type=page_file(files.TITLE), default=ROOT / "docs" / "results.md")
     parser.add_argument("--work", type=Path, default=ROOT / "results", help="files of progress")
     options = parser.parse_args(argv)
     options.reduced |= options.table == "reduced"
@@ -261,9 +267,6 @@ def arguments(argv=None):
     for name, value in defaults.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    for name in ("images", "epochs", "every", "workers"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise SystemExit(f"--{name} must be at least 1, not {getattr(options, name)}.")
     try:
         resolve_device(options.device)
     except ValueError as error:

@@ -32,8 +32,7 @@ from _scale_memory import (
 )
 from _scale_page import FORMAT, PARTS, TITLE, page, read, section, write
 from _scale_time import STAGE, neighbour_rows, sample_rows, splitter_rows, streaming_rows
-from _timing import STATUS, machine, parser
-from speed import at_least
+from _timing import STATUS, at_least, machine, page_file, parser
 
 from noisyfit import __version__, methods
 
@@ -114,7 +113,9 @@ def arguments(argv=None):
     options = parser(__doc__.split("\n\n")[0], rounds=3)
     docs = ROOT / "docs"
     options.set_defaults(json=docs / "scale.json")
-    options.add_argument("--page", type=Path, default=docs / "scale.md", help="page to write")
+    options.add_argument(
+        "--page", type=page_file(TITLE), default=docs / "scale.md", help="page to write"
+    )
     options.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options.add_argument("--again", action="store_true", help="measure parts with results anew")
     many = {"nargs": "+", "type": at_least(100), "metavar": "N"}
@@ -131,8 +132,6 @@ def arguments(argv=None):
     options.add_argument("--images", nargs="+", type=at_least(10), default=[2_000, 1_000])
     options.add_argument("--workers", nargs="+", type=at_least(0), default=[0, 1, 2])
     given = options.parse_args(argv)
-    if given.rounds < 1:
-        options.error(f"--rounds must be at least 1, got {given.rounds}.")
     for name in ("rows", "pairs"):
         if len(set(getattr(given, name))) < 2:
             options.error(f"--{name} needs at least two numbers, to compare them.")
@@ -143,10 +142,6 @@ def arguments(argv=None):
         options.error(f"--many needs two rows a class, got {given.many[0]} and {given.many[1]}.")
     if not STATUS.exists() and {"splitters", "classes"} & {*given.parts}:
         options.error("the parts splitters and classes need Linux.")
-    for name in ("json", "page"):
-        folder = getattr(given, name).parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            options.error(f"--{name}: {folder} is no folder that can be written to.")
     given.settings = settings_of(given)
     given.results = checked(given)
     return given
@@ -154,8 +149,6 @@ def arguments(argv=None):
 
 def checked(options):
     """The results that there are; SystemExit before anything would be written over."""
-    if options.page.exists() and not _is_page(options.page):
-        raise SystemExit(f"{options.page} is no page of this script; move it elsewhere.")
     if not options.json.exists():
         return {"format": FORMAT, "parts": {}}
     results = read(options.json)
@@ -168,13 +161,6 @@ def checked(options):
                 f"{', '.join(changed)}; --again measures it anew, --json takes another file."
             )
     return results
-
-
-def _is_page(path):
-    try:
-        return path.read_text().startswith(TITLE)
-    except (OSError, ValueError):
-        return False
 
 
 def main(argv=None):

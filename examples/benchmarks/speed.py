@@ -21,7 +21,6 @@ peak of the product.
 
 import functools
 import json
-from argparse import ArgumentTypeError
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -30,7 +29,7 @@ from statistics import median
 import numpy as np
 import torch
 from _passes import PARTS, Bare, Clock, Seams, counted, seconds
-from _timing import STATUS, in_turns, machine, number_of, parser, spread
+from _timing import STATUS, at_least, in_turns, machine, number_of, parser, spread
 from epoch_cost import SECOND, STAGES
 
 from noisyfit import Network, methods
@@ -263,17 +262,6 @@ def show(rows, mixtures):
         print("{:20}{median:.2f} ({min:.2f} to {max:.2f})".format(name, **ms))
 
 
-def at_least(least):
-    """Type of an option that is an integer from `least` on."""
-
-    def number(text):
-        if not text.isdecimal() or int(text) < least:
-            raise ArgumentTypeError(f"an integer from {least} on is needed, got {text!r}")
-        return int(text)
-
-    return number
-
-
 def arguments(argv=None):
     """Options, and the problem that they describe."""
     options = parser(__doc__.split("\n\n")[0], rounds=5)
@@ -294,10 +282,6 @@ def arguments(argv=None):
         options.error(f"--device must be cpu, cuda or auto, got {given.device!r}.")
     if given.width and given.net != "PreActResNet18":
         options.error(f"--width is a parameter of PreActResNet18, not of {given.net}.")
-    if given.rounds < 1:
-        options.error(f"--rounds must be at least 1, got {given.rounds}.")
-    if given.json and not given.json.parent.is_dir():
-        options.error(f"--json: there is no folder {given.json.parent}.")
     if given.memory and not STATUS.exists():
         options.error("--memory needs Linux.")
     problem = Problem(
