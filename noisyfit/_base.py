@@ -137,7 +137,7 @@ class BaseNoisyClassifier(CallbackSupportMixin, EvidenceMixin, ClassifierMixin, 
             seed = self._checkpoint.seed(seed)
         seeds = spawn_seeds(seed, 4 + self.n_networks)
         start, loop, stream, *starts, of_encoder = seeds
-        with own_generators(start, device):
+        with own_generators(start, device, getattr(net, "deterministic", True)):
             source = validate_X(self, X, reset=True)
             codes, self.classes_ = validate_y(self, source, y)
             of_rows = self._check_rows(codes, **of_rows)

@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from noisyfit._inputs import item_tensor
 
 _EVALUATION_ROWS = 2048
-_IMAGE_VALUES = 2**16  # of a batch without gradient whose activations stay in a CPU's cache
-_IMAGES = 64  # where smaller batches cost more than the cache saves
+_IN_CACHE = 2**16  # values of a batch of images whose activations stay in a CPU's cache
+_ON_DEVICE = 2**25  # ... that leave room on an accelerator: 222 images of 3x224x224
+_IMAGES = 64  # where smaller batches cost more than they save
 
 
 def as_data(source, codes, scale, device, net, seed=0):
@@ -23,7 +24,7 @@ def as_data(source, codes, scale, device, net, seed=0):
     if isinstance(source, Dataset):
         workers = net.get_params_for("iterator_train").get("num_workers", 0)
         of_rows = scale.constants(device) if len(scale.shape) == 1 else None
-        return StreamData(source, y, device, workers, seed, of_rows)
+        return StreamData(source, y, device, tuple(scale.shape), workers, seed, of_rows)
     is_table = isinstance(source, np.ndarray)  # the network may have been trained on a stream
     return TensorData(scale.table(source) if is_table else source, y, device)
 
@@ -34,6 +35,14 @@ class Batch(NamedTuple):
     x: torch.Tensor  # (batch, ...) uint8 or float32, neither augmented nor scaled
     y: torch.Tensor  # (batch,) int64
     index: torch.Tensor  # (batch,) int64
+
+
+def rows_at_once(shape, device):
+    """Rows of the given shape in a batch without gradient: as many as pay."""
+    if len(shape) == 1:
+        return _EVALUATION_ROWS
+    values = _IN_CACHE if device.type == "cpu" else _ON_DEVICE
+    return min(max(values // math.prod(shape), _IMAGES), _EVALUATION_ROWS)
 
 
 def cut(n, size, drop_last=False):
@@ -74,11 +83,8 @@ class TensorData:
 
     @property
     def evaluation_size(self):
-        """Rows of a batch without gradient: as many as pay."""
-        if self.x.ndim == 2 or self.device.type != "cpu":
-            return _EVALUATION_ROWS
-        values = math.prod(self.x.shape[1:])
-        return min(max(_IMAGE_VALUES // values, _IMAGES), _EVALUATION_ROWS)
+        """Rows of a batch without gradient."""
+        return rows_at_once(self.x.shape[1:], self.device)
 
     def batches(self, size, order=None, drop_last=False):
         """Yield batches of `size` rows in the given order of positions, or as stored."""
@@ -134,6 +140,8 @@ class StreamData:
         Items are inputs or tuples that begin with one.
     y : int64 tensor of shape (n,), or None for prediction
     device : torch.device
+    shape : tuple
+        Of a row.
     n_workers : int
         0 decodes in the training process.
     seed : int
@@ -147,9 +155,10 @@ class StreamData:
         What else is known of each row, such as whether its label is ``"trusted"``.
     """
 
-    def __init__(self, source, y, device, n_workers=0, seed=0, table_scale=None):
+    def __init__(self, source, y, device, shape, n_workers=0, seed=0, table_scale=None):
         self._table_scale = table_scale
         self.source = source
+        self.shape = shape
         self.y = None if y is None else y.to(device)
         self.device = device
         self.n_workers = n_workers
@@ -161,8 +170,8 @@ class StreamData:
 
     @property
     def evaluation_size(self):
-        """Rows of a batch without gradient: as many as pay."""
-        return _IMAGES if self.device.type == "cpu" else _EVALUATION_ROWS
+        """Rows of a batch without gradient."""
+        return rows_at_once(self.shape, self.device)
 
     def batches(self, size, order=None, drop_last=False):
         """Yield batches of `size` rows in the given order of positions, or as stored."""
@@ -197,7 +206,8 @@ class StreamData:
         y = None if self.y is None else self.y[here]
         items = Subset(self.source, index.tolist())
         seed = self._generator.initial_seed()
-        part = StreamData(items, y, self.device, self.n_workers, seed, self._table_scale)
+        loader = self.n_workers, seed, self._table_scale
+        part = StreamData(items, y, self.device, self.shape, *loader)
         part.rows = {name: values[here] for name, values in self.rows.items()}
         return part
 

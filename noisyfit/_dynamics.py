@@ -50,7 +50,10 @@ class Dynamics:
             pairs = zip(logits, counts, strict=True)
             masks = [z.new_ones(len(z), dtype=torch.bool) if m is None else m for z, m in pairs]
             events = events.where(torch.cat(masks)[:, None], 0)
-        self._sums.index_add_(0, index, events)
+        if index.device.type == "cpu":
+            self._sums.index_add_(0, index, events)
+        else:  # a row may be there twice, and sorted indices are added in one order
+            self._sums.index_put_((index,), events, accumulate=True)
         self._of_epoch += events[:, :2].long().sum(0)
 
     def end_epoch(self):

@@ -8,7 +8,7 @@ from sklearn.base import clone
 from skorch import NeuralNet
 from torch import nn
 
-from noisyfit._checks import check_real, is_auto, is_one_of
+from noisyfit._checks import check_bool, check_real, is_auto, is_one_of
 from noisyfit._random import seeded_start
 from noisyfit.modules import MLP, PreActResNet18, SmallCNN
 from noisyfit.schedules import Cosine
@@ -54,7 +54,8 @@ class Network(NeuralNet):
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of the training passes. ``"auto"`` is bfloat16 on accelerators that support it
         and float32 elsewhere. It holds for training and the evaluations inside it; losses,
-        memories, scores and predictions are always float32.
+        memories, scores and predictions are always float32. (What CUDA calls float32 may be TF32
+        in convolutions, see ``torch.backends.cudnn.allow_tf32``.)
     normalize : "auto", None or pair (mean, std), default="auto"
         Scaling of the input: by the statistics of the training rows (per column, or per
         channel), none but the division of uint8 by 255, or given values.
@@ -63,6 +64,9 @@ class Network(NeuralNet):
     compile : bool, default=False
         Compile the module in place; the keys of its state dict stay. Options are
         ``compile__*``.
+    deterministic : bool, default=True
+        On CUDA ask cuDNN for kernels whose results repeat bit by bit. False lets it take others,
+        which may be faster.
     train_split : callable, optional
         skorch split whose second part is held out, scored each epoch as ``valid_loss`` and
         ``valid_acc``, e.g. ``skorch.dataset.ValidSplit(0.1, stratified=True)`` together with the
@@ -99,6 +103,7 @@ class Network(NeuralNet):
         precision="auto",
         normalize="auto",
         device="auto",
+        deterministic=True,
         train_split=None,
         verbose=0,
         **kwargs,
@@ -119,6 +124,7 @@ class Network(NeuralNet):
         self.gradient_clip = gradient_clip
         self.precision = precision
         self.normalize = normalize
+        self.deterministic = deterministic
 
     @property
     def _default_callbacks(self):
@@ -213,6 +219,7 @@ def _check_numbers(net):
     precision = getattr(net, "precision", "float32")
     if not is_one_of(precision, _PRECISIONS):
         raise ValueError(f"precision must be one of {_PRECISIONS}, got {precision!r}.")
+    check_bool(getattr(net, "deterministic", True), "deterministic")
     schedule = getattr(net, "lr_schedule", "constant")
     if not callable(schedule) and not is_one_of(schedule, _SCHEDULES):
         raise ValueError(

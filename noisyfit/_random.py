@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+from torch.backends import cudnn
 
 _lock = threading.RLock()
 _depth = 0
@@ -26,21 +27,23 @@ def spawn_seeds(seed, n):
 
 
 @contextmanager
-def own_generators(seed, device):
+def own_generators(seed, device, deterministic=True):
     """Give the block seeded global generators and restore the caller's afterwards.
 
-    Only user code draws from them (a data set's transforms, a functional dropout). Fits that
-    overlap in threads share one scope: the first saves and seeds, the last restores.
+    Only user code draws from them (a data set's transforms, a functional dropout). Where the
+    block is `deterministic`, cuDNN takes kernels whose results repeat. Fits that overlap in threads
+    share one scope: the first saves and sets, the last restores.
     """
     global _depth, _saved
     with _lock:
         if _depth == 0:
-            _saved = global_states(device)
+            _saved = global_states(device), cudnn.deterministic
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
             torch.default_generator.manual_seed(seed)
             if device.type == "cuda":
                 torch.cuda.manual_seed_all(seed)
+                cudnn.deterministic |= deterministic
         _depth += 1
     try:
         yield
@@ -48,7 +51,8 @@ def own_generators(seed, device):
         with _lock:
             _depth -= 1
             if _depth == 0:
-                restore_states(_saved)
+                states, cudnn.deterministic = _saved
+                restore_states(states)
                 _saved = None
 
 
@@ -64,8 +68,9 @@ def restore_states(states):
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
+        n_devices = 0 if cuda is None else torch.cuda.device_count()
+        for i, state in zip(range(n_devices), cuda or (), strict=False):  # of a resumed fit: fewer
+            torch.cuda.set_rng_state(state, i)
 
 
 @contextmanager

@@ -168,7 +168,7 @@ class SimCLR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         device = resolve_device(getattr(net, "device", "cpu"))
         source = validate_X(self, X, reset=True)
         start, loop, stream = spawn_seeds(draw_seed(self.random_state), 3)
-        with own_generators(start, device):
+        with own_generators(start, device, getattr(net, "deterministic", True)):
             self._input_scale_ = InputScale(source, getattr(net, "normalize", None))
             nothing = torch.zeros(len(source), dtype=torch.int64)
             data = as_data(source, nothing, self._input_scale_, device, net, stream)

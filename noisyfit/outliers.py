@@ -187,7 +187,7 @@ class KNNOutlierFilter(OutlierMixin, TransformerMixin, BaseEstimator):
     without harm. The features must be scaled alike for the Euclidean distance.
 
     Comparing takes ``n_samples**2 * n_features`` multiplications and stores the scaled rows and
-    one block.
+    one block; the products themselves may take some 40 MB more for a while.
 
     References
     ----------

@@ -7,6 +7,12 @@ from sklearn.datasets import load_digits, make_blobs
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    """Let device="auto" be the CPU, whatever the machine has; a test of CUDA says so itself."""
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_, **__: None)
+
+
 @pytest.fixture(scope="session")
 def digits():
     """(images uint8-like float (1797, 8, 8) in 0..16, labels (1797,))."""

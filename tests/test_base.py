@@ -30,8 +30,11 @@ from noisyfit import (
     DivideMixClassifier,
     MixupClassifier,
     Network,
+    _base,
+    _random,
 )
 from noisyfit._base import BaseNoisyClassifier
+from noisyfit._data import rows_at_once
 from noisyfit._evidence import combine
 from noisyfit.losses import cross_entropy
 from noisyfit.mixtures import GaussianMixtureSplitter
@@ -352,6 +355,48 @@ def test_compiling_in_place_keeps_the_keys_of_the_state_dict():
     np.testing.assert_allclose(clf.predict_proba(X), plain.predict_proba(X), rtol=1e-4)
 
 
+@pytest.mark.parametrize(("asked", "before"), [(True, False), (False, False), (False, True)])
+def test_kernels_repeat_during_a_fit_on_cuda_unless_the_net_says_otherwise(
+    asked, before, monkeypatch
+):
+    """The switch is the same without CUDA, where nothing looks at it."""
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", before)
+    with _random.own_generators(0, cuda, asked), _random.own_generators(0, cuda, True):
+        assert torch.backends.cudnn.deterministic is (asked or before)
+    assert torch.backends.cudnn.deterministic is before
+
+
+def test_the_net_says_whether_kernels_repeat(monkeypatch):
+    seen = []
+
+    def noted(seed, device, deterministic):
+        seen.append(deterministic)
+        return own_generators(seed, device, deterministic)
+
+    own_generators = _base.own_generators
+    monkeypatch.setattr(_base, "own_generators", noted)
+    for deterministic in (True, False):
+        fit(Network(max_epochs=1, deterministic=deterministic))
+    fit(NeuralNetClassifier(MLP, max_epochs=1))
+    assert seen == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("shape", "device", "n_rows"),
+    [
+        ((5000,), "cpu", 2048),
+        ((3, 32, 32), "cpu", 64),
+        ((1, 8, 8), "cpu", 1024),
+        ((3, 32, 32), "cuda", 2048),
+        ((3, 224, 224), "cuda", 222),
+        ((3, 2000, 2000), "cuda", 64),
+    ],
+)
+def test_evaluations_take_as_many_rows_as_pay(shape, device, n_rows):
+    assert rows_at_once(shape, torch.device(device)) == n_rows
+
+
 def test_dropout_draws_from_the_generator_of_the_fit():
     net = Network(MLP, module__dropout=0.5, max_epochs=3)
     results = []
@@ -535,6 +580,7 @@ BAD_NETS = {
     "precision": (Network(precision="half"), ValueError, "precision must be one of"),
     "schedule": (Network(lr_schedule="linear"), ValueError, "lr_schedule must be"),
     "clip": (Network(gradient_clip=0), ValueError, "gradient_clip == 0, must be > 0"),
+    "kernels": (Network(deterministic="yes"), TypeError, "deterministic must be True or False"),
     "normalize": (Network(normalize="zca"), ValueError, "normalize must be"),
     "probabilities": (Network(Softmaxed), ValueError, "remove its last softmax layer"),
     "width": (Network(nn.Linear(4, 2)), ValueError, r"logits of shape \(batch, 3\)"),

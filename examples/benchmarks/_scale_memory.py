@@ -308,5 +308,5 @@ def with_neighbours(n, n_features, block_bytes):
 
 
 def neighbour_bound(n, n_features, block_bytes):
-    """Bytes that the documentation of the filter states: a block and the scaled rows."""
+    """Bytes that the filter stores: a block and the scaled rows."""
     return block_bytes + 4 * n * n_features

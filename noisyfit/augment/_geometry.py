@@ -39,7 +39,8 @@ def move(x, names, magnitudes, fill, reuse):
 @lru_cache(maxsize=64)
 def _kept(name, magnitude, height, width, device):
     matrix = inverse_matrices(np.array([name]), np.array([magnitude]), height, width)
-    return source_index(matrix, torch.empty(1, 1, height, width)).squeeze(0).to(device)
+    index = source_index(matrix, torch.empty(1, 1, height, width)).squeeze(0)
+    return index.to(device, non_blocking=True)
 
 
 def inverse_matrices(names, magnitudes, height, width):

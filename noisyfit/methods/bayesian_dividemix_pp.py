@@ -173,8 +173,8 @@ class BayesianDivideMixPP(DivideMixClassifier):
     The published coefficient has the entropy in nats, with which a mixing weight may exceed 1; here
     it is divided by its largest value. Abstract and summary disagree on whether uncertain rows
     lose or gain weight: `uncertainty_weighting` has both, and the abstract's is the default. In our
-    own benchmark, short trainings on photographs, ``"entropy"`` ended above it in fourteen of fifteen
-    pairs of fits, by 2.4 points on average.
+    own benchmark, short trainings on photographs, ``"entropy"`` ended above it in fourteen of
+    fifteen pairs of fits, by 2.4 points on average.
 
     All rows of a pass share its masks, which change with every epoch and stay as drawn at the end,
     so that predictions repeat and do not depend on the rest of a batch. Guesses and losses are made

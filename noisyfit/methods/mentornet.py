@@ -455,6 +455,8 @@ default="predefined"
             share = memory.threshold.share if share is None else share
             memory.lesson.teach(memory.curriculum, run, share, percent(epoch, run.max_epochs))
             self.mentor_ = memory.curriculum
+        if isinstance(memory.curriculum, Mentor) and memory.curriculum.is_trained:
+            memory.curriculum._to(run.device)  # at once, not in the first batch
         keeps_all = memory.forget == 0 and memory.curriculum in CURRICULA.values()
         memory.weighs = epoch >= memory.burn_in and not keeps_all
         memory.selection.is_open &= memory.weighs
