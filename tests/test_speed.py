@@ -75,6 +75,9 @@ def test_run_gives_every_figure_of_every_method(figures):
             row["seconds"]["median"] / row["bare_seconds"]["median"]
         )
         assert row["gflop"] > 0
+        n_steps = 5 if row["method"] == "CrossEntropy" else row["rows"]["gradient"] / 64
+        of_steps = sum(row["parts"][part]["median"] for part in ("data", "passes", "other"))
+        assert row["step_seconds"]["median"] == pytest.approx(of_steps / n_steps, rel=0.2)
         assert row["share_of_peak"] > 0
         assert row["memory_mb"] is None
     assert set(figures["mixture_seconds"]) == {"DivideMix", "Manifold DivideMix", "M-correction"}

@@ -57,6 +57,38 @@ def test_a_side_differs_in_what_its_name_says(sides):
     assert not sides[techniques.USUAL].method.run.memory.guess_in_eval
 
 
+def test_an_accelerator_gets_what_is_for_accelerators(monkeypatch):
+    given = techniques.arguments(["--device", "cpu"])[0]
+    assert techniques.problem_of(given, torch.device("cpu")).width == 16
+    problem = techniques.problem_of(given, torch.device("cuda"))
+    assert (problem.width, problem.rows, problem.device) == (None, 50_000, "cuda")
+    monkeypatch.setattr(techniques, "Case", lambda *contexts, **options: contexts)
+    sides = techniques.cases(problem, 12, with_compile=True)
+    assert "denormal numbers flushed" not in sides
+    assert "torch.compile" in sides
+    monkeypatch.setattr(techniques.cudnn, "deterministic", True)
+    for name, benchmark in (("that need not repeat", False), ("the fastest of such", True)):
+        (context,) = next(case for side, case in sides.items() if name in side)
+        with context():
+            assert not techniques.cudnn.deterministic
+            assert techniques.cudnn.benchmark is benchmark
+        assert techniques.cudnn.deterministic
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--device", "gpu7"], "device='gpu7' cannot be used on this machine"),
+        (["--device", "meta"], "--device must be cpu, cuda or auto, got 'meta'."),
+        (["--rows", "3"], "an integer from 100 on is needed, got '3'"),
+    ],
+)
+def test_bad_option_is_one_sentence(options, sentence, capsys):
+    with pytest.raises(SystemExit):
+        techniques.arguments(options)
+    assert sentence in capsys.readouterr().err.strip().splitlines()[-1]
+
+
 @pytest.mark.parametrize("size", techniques.SIZES)
 def test_evaluation_takes_batches_of_the_given_size(size):
     data = TensorData(torch.zeros(5000, 1, 8, 8), None, torch.device("cpu"))

@@ -203,9 +203,9 @@ def classes_section(settings, rows):
     end = f"All stay within {ALLOWED}."
     if texts:
         end = (
-            f"Above {ALLOWED} (what is beyond the tensors is work on batches and blocks, and memory "
-            "that the allocator keeps), by the tensors alive at the peak and the functions that "
-            "made them:"
+            f"Above {ALLOWED} (what is beyond the tensors is work on batches and blocks, and "
+            "memory that the allocator keeps), by the tensors alive at the peak and the functions "
+            "that made them:"
         )
     return [
         "## Many classes",

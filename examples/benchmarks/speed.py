@@ -49,6 +49,7 @@ METHODS = (
 )
 OWN = {"CoTeachingClassifier": {"noise_rate": 0.4}}  # beside those of epoch_cost
 NETS = {"SmallCNN": SmallCNN, "PreActResNet18": PreActResNet18}
+STEP = ("data", "passes", "other")  # the parts of an epoch that belong to its steps
 CLASSES = 10
 ROWS = {"cpu": 1024, "cuda": 50_000}
 LR = 0.02
@@ -132,6 +133,7 @@ class Paused:
             "ratio": ours / bare,
             "parts": clock.seconds | {"other": whole - sum(clock.seconds.values())},
             "rows": counted(seams.events),
+            "steps": sum(kind == "step" for kind, *_ in seams.events),
             "flop": self.bare.flops(seams.events),
         }
 
@@ -217,6 +219,7 @@ def row(name, turns, n, peak, memory):
     ours = spread([turn["seconds"] for turn in turns])
     rows = {kind: median(turn["rows"][kind] for turn in turns) for kind in turns[0]["rows"]}
     flop = [turn["flop"] / turn["seconds"] for turn in turns]
+    of_steps = [sum(turn["parts"][part] for part in STEP) / turn["steps"] for turn in turns]
     return {
         "method": name.removesuffix("Classifier"),
         "seconds": ours,
@@ -224,6 +227,7 @@ def row(name, turns, n, peak, memory):
         "parts": {
             part: spread([turn["parts"][part] for turn in turns]) for part in (*PARTS, "other")
         },
+        "step_seconds": spread(of_steps),
         "rows": rows,
         "cost": (rows["forward"] + 3 * rows["gradient"]) / (3 * n),
         "bare_seconds": spread([turn["bare"] for turn in turns]),
@@ -235,9 +239,9 @@ def row(name, turns, n, peak, memory):
 
 
 def show(rows, mixtures):
-    titles = ["method", "s/epoch", "images/s", *PARTS, "other"]
+    titles = ["method", "s/epoch", "images/s", "ms/step", *PARTS, "other"]
     titles += ["cost", "to bare torch (min to max)", "of peak", "MB"]
-    widths = (20, 10, 10, 8, 8, 11, 9, 7, 7, 28, 9, 8)
+    widths = (20, 10, 10, 10, 8, 8, 11, 9, 7, 7, 28, 9, 8)
     form = "".join(f"{{:{'<' if i == 0 else '>'}{w}}}" for i, w in enumerate(widths))
     print(form.format(*titles))
     for row in rows:
@@ -248,6 +252,7 @@ def show(rows, mixtures):
                 row["method"],
                 f"{row['seconds']['median']:.3f}",
                 f"{row['images_per_second']:.0f}",
+                f"{1e3 * row['step_seconds']['median']:.2f}",
                 *(f"{part / whole:.1%}" for part in parts.values()),
                 f"{row['cost']:.2f}",
                 "{median:.3f} ({min:.3f} to {max:.3f})".format_map(row["ratio"]),
@@ -256,6 +261,9 @@ def show(rows, mixtures):
             )
         )
     print("\ncost: passes of the epoch in epochs of plain training, a step being three passes")
+    print(
+        "ms/step: an epoch without evaluation and mixture, with a clock at the seams, by its steps"
+    )
     print(f"\nmixture fitted to {N_LOSSES} losses, ms (min to max)")
     for name, values in mixtures.items():
         ms = spread([1e3 * value for value in values.values()])
@@ -301,6 +309,7 @@ def main(argv=None):
     head = machine() | asdict(problem) | {"rounds": options.rounds}
     head |= {"precision": str(dtype).removeprefix("torch."), "peak TFLOP/s": round(peak / 1e12, 4)}
     if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True  # as in a fit, for both sides
         head["accelerator"] = torch.cuda.get_device_name(device)
     print("\n".join(f"{key}: {value}" for key, value in head.items()), end="\n\n", flush=True)
     rows = measure(problem, options.methods, options.rounds, peak, options.memory)

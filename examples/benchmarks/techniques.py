@@ -2,8 +2,8 @@
 
 The library as it is takes turns with itself where one thing is different: a technique that is in
 use taken away, or one that is not added. Every side believes the same half of the labels, so that
-all do the same work. Ratios are seconds of the changed epoch over those of the
-usual one: above 1 the usual way is faster.
+all do the same work. Ratios are seconds of the changed epoch over those of the usual one: above 1
+the usual way is faster. Seconds are those of one CPU thread, on an accelerator those of the clock.
 """
 
 from contextlib import ExitStack, contextmanager
@@ -12,14 +12,16 @@ from functools import partial
 from unittest import mock
 
 import torch
-from _timing import compare, cpu_seconds, parser, report
-from speed import NETS, Paused, Problem
+from _passes import seconds
+from _timing import at_least, compare, parser, report
+from speed import NETS, ROWS, Paused, Problem
+from torch.backends import cudnn
 from torchvision.transforms import v2
 
 from noisyfit import _run, methods
 from noisyfit._data import TensorData
+from noisyfit._network import resolve_device
 from noisyfit.mixtures import GaussianMixtureSplitter
-from noisyfit.modules import PreActResNet18
 
 SIZES = (64, 512, 2048)  # of batches in evaluation
 ONE_BY_ONE = v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()])
@@ -42,6 +44,17 @@ class Waiting(Paused, methods.DivideMixClassifier):
 def image_by_image(x, generator):
     """The weak view as a data set with torchvision's transforms draws it."""
     return torch.stack([ONE_BY_ONE(image) for image in x])
+
+
+@contextmanager
+def any_kernel(benchmark):
+    """cuDNN takes kernels that need not repeat, found by trying them where `benchmark`."""
+    usual = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = False, benchmark
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = usual
 
 
 @contextmanager
@@ -90,7 +103,7 @@ class Case:
         with ExitStack() as stack:
             for context in self.contexts:
                 stack.enter_context(context())
-            return cpu_seconds(self.method.one_epoch)
+            return seconds(self.method.one_epoch, self.method.run.device)
 
 
 def cases(problem, epochs, with_compile):
@@ -108,8 +121,12 @@ def cases(problem, epochs, with_compile):
         "views image by image": case(augment=image_by_image),
         "guesses in evaluation mode": case(guess_mode="eval"),
         f"evaluation in {other}": case(partial(evaluated_in, DTYPES[other])),
-        "denormal numbers flushed": case(flushed),
     }
+    if problem.device == "cpu":
+        sides["denormal numbers flushed"] = case(flushed)
+    else:
+        sides["kernels that need not repeat"] = case(partial(any_kernel, False))
+        sides["the fastest of such kernels"] = case(partial(any_kernel, True))
     for size in SIZES:
         context = partial(evaluated_in_batches, size)
         sides[f"evaluation in batches of {size}"] = case(context)
@@ -118,17 +135,37 @@ def cases(problem, epochs, with_compile):
     return sides
 
 
-def main():
+def arguments(argv=None):
+    """Options, and the problem that they describe."""
     options = parser(__doc__, rounds=5)
     options.add_argument("--net", choices=NETS, default="PreActResNet18")
-    options.add_argument("--width", type=int, default=16, help="of PreActResNet18")
-    options.add_argument("--rows", type=int, default=512, help="images")
+    options.add_argument("--width", type=at_least(1), help="of PreActResNet18; on a CPU 16")
+    options.add_argument("--rows", type=at_least(100), help="images; on a CPU 512")
+    options.add_argument("--device", default="cpu", help="cpu, cuda or auto")
     options.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     options.add_argument("--compile", action="store_true", help="torch.compile as well")
-    options = options.parse_args()
+    given = options.parse_args(argv)
+    try:
+        device = resolve_device(given.device)
+    except ValueError as error:
+        options.error(str(error))
+    if device.type not in ROWS:
+        options.error(f"--device must be cpu, cuda or auto, got {given.device!r}.")
+    return given, problem_of(given, device)
+
+
+def problem_of(given, device):
+    """Network, data and device; the small ones on a CPU."""
+    on_cpu = device.type == "cpu"
+    width = (given.width or (16 if on_cpu else None)) if given.net == "PreActResNet18" else None
+    rows = given.rows or (512 if on_cpu else ROWS["cuda"])
+    return Problem(given.net, width, rows, precision=given.precision, device=str(device))
+
+
+def main(argv=None):
+    options, problem = arguments(argv)
     torch.set_num_threads(1)
-    width = options.width if NETS[options.net] is PreActResNet18 else None
-    problem = Problem(options.net, width, options.rows, precision=options.precision)
+    cudnn.deterministic = True  # as in a fit
     sides = cases(problem, options.rounds + 8, options.compile)
     name = f"{options.net}, {options.precision}"
     rows = compare(name, sides, options.rounds, over=USUAL)
