@@ -63,6 +63,7 @@ def test_result_is_that_of_the_setting(folder):
     y = noise.sym_incl(data.y_train[train], 0.5, random_state=0).y
     clf = published.SETTINGS["cross_entropy/cifar10"].build()
     clf = published.shortened(clf.set_params(random_state=0, net=reproduce.small(clf.net)), 4, 0.6)
+    clf.set_params(net__lr=0.02)
     clf.set_params(net__device="cpu")
     scores = published.EpochScores(data.X_test[test], data.y_test[test])
     clf.set_callbacks(scores).fit(data.X_train[train], y)
@@ -171,6 +172,18 @@ def test_method_that_is_told_the_noise_rate_is_told_that_of_the_labels(name, rat
     clf, changes = reproduce.estimator(task, 0.1, 0.7, options)
     assert clf.noise_rate == rate
     assert changes == ({} if rate == 0.5 else {"noise_rate": 0.7})
+
+
+@pytest.mark.parametrize(
+    ("method", "network", "rate"),
+    [("mixup", "small", 0.02), ("mixup", "published", 0.1), ("co_teaching", "small", 0.001)],
+)
+def test_small_network_gets_a_rate_that_it_bears(method, network, rate):
+    options = reproduce.arguments(["--device", "cpu"])
+    task = runs.Task(method, "cifar10", "sym-50", 0, 100, network, 4)
+    clf, changes = reproduce.estimator(task, 0.1, 0.5, options)
+    assert clf.net.lr == rate
+    assert changes.get("net__lr") == (0.02 if rate == 0.02 else None)
 
 
 # ---- what can be run -------------------------------------------------------------------------
@@ -385,7 +398,7 @@ def made(folder, **changes):
         **{"network": "PreActResNet18", "epochs": 300, "batch_size": 128, "wrong": 40.208},
         **{"last": 91.0, "last_ten": 92.0, "best": 93.0, "auroc": 0.9876, "refined": 90.6},
         **{"seconds": 7200.0, "peak_memory_mib": 2048.0, "device": "Accelerator X"},
-        **{"precision": "bfloat16", "machine": {"torch": "2.11"}},
+        **{"precision": "bfloat16", "machine": {"torch": "2.11"}, "changes": {}},
     } | changes
     path = folder / "json" / f"{len([*folder.glob('json/*')])}.json"
     path.parent.mkdir(exist_ok=True)
@@ -402,7 +415,11 @@ def test_page_shows_the_figures_of_the_results_beside_those_of_the_papers(folder
         made(folder, seed=seed, last=91.0 + shift, seconds=7200.0 + 3600 * shift)
     made(folder, method="mixup", noise="sym-50", setting="mixup/cifar10-sym50", epochs=200)
     small = {"size": "5000-small-50", "images": 5000, "test_images": 2000, "network": "SmallCNN"}
-    made(folder, **small, device="cpu", peak_memory_mib=None, epochs=50, last=41.25, auroc=None)
+    small |= {"device": "cpu", "peak_memory_mib": None, "epochs": 50}
+    made(folder, **small, last=41.25, auroc=None)
+    changes = {"net__lr": 0.02, "noise_rate": 0.4}
+    for seed in (0, 1):
+        made(folder, **small, seed=seed, last=45.0 + seed, changes=changes | {"noise_rate": seed})
     command(folder, "--page")
     full, reduced = (folder / "page.md").read_text().split("## Reduced")
     row = (
@@ -418,6 +435,8 @@ def test_page_shows_the_figures_of_the_results_beside_those_of_the_papers(folder
     size = "### 5 000 images of CIFAR-10, `SmallCNN`, bfloat16 on cpu, 2 000 test images"
     assert size in reduced
     assert "| 50 | 93.00 | 92.00 | 41.25 | – | 90.6 | 7200.0 | 1 |" in reduced
+    assert "| `dividemix/cifar10-sym20`, `net__lr=0.02` | human" in reduced
+    assert "| 50 | 93.00 ± 0.00 | 92.00 ± 0.00 | 45.50 ± 0.71 |" in reduced
     assert "[f]" not in reduced
     assert "92.56" not in reduced
 
