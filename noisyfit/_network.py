@@ -66,7 +66,7 @@ class Network(NeuralNet):
         ``compile__*``.
     deterministic : bool, default=True
         On CUDA ask cuDNN for kernels whose results repeat bit by bit. False lets it take others,
-        which may be faster.
+        which may be faster. The pre-training of a method follows the method's own net.
     train_split : callable, optional
         skorch split whose second part is held out, scored each epoch as ``valid_loss`` and
         ``valid_acc``, e.g. ``skorch.dataset.ValidSplit(0.1, stratified=True)`` together with the

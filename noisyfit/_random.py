@@ -51,8 +51,10 @@ def own_generators(seed, device, deterministic=True):
         with _lock:
             _depth -= 1
             if _depth == 0:
-                states, cudnn.deterministic = _saved
+                states, of_cudnn = _saved
                 restore_states(states)
+                if device.type == "cuda":
+                    cudnn.deterministic = of_cudnn
                 _saved = None
 
 
@@ -68,8 +70,9 @@ def restore_states(states):
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
         torch.set_rng_state(cpu)
+        # a fit may go on where there are fewer devices
         n_devices = 0 if cuda is None else torch.cuda.device_count()
-        for i, state in zip(range(n_devices), cuda or (), strict=False):  # of a resumed fit: fewer
+        for i, state in zip(range(n_devices), cuda or (), strict=False):
             torch.cuda.set_rng_state(state, i)
 
 

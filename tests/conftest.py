@@ -7,10 +7,12 @@ from sklearn.datasets import load_digits, make_blobs
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch):
+@pytest.fixture(scope="session", autouse=True)
+def on_the_cpu():
     """Let device="auto" be the CPU, whatever the machine has; a test of CUDA says so itself."""
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_, **__: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.accelerator, "current_accelerator", lambda *_, **__: None)
+        yield
 
 
 @pytest.fixture(scope="session")

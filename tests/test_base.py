@@ -34,7 +34,7 @@ from noisyfit import (
     _random,
 )
 from noisyfit._base import BaseNoisyClassifier
-from noisyfit._data import rows_at_once
+from noisyfit._data import StreamData, TensorData, rows_at_once
 from noisyfit._evidence import combine
 from noisyfit.losses import cross_entropy
 from noisyfit.mixtures import GaussianMixtureSplitter
@@ -469,12 +469,19 @@ def test_a_streamed_data_set_trains_like_the_resident_array(workers, images):
         clf.nets_[0].module_.parameters(), resident.nets_[0].module_.parameters(), strict=True
     ):
         assert torch.equal(streamed, stored)
-    # evaluated in batches of another size, which some processors round in another way
-    expected = resident.predict_proba(x[:, None])
-    np.testing.assert_allclose(clf.predict_proba(stream), expected, atol=1e-6)
+    np.testing.assert_array_equal(clf.predict_proba(stream), resident.predict_proba(x[:, None]))
     np.testing.assert_array_equal(clf.clean_proba_, resident.clean_proba_)
     labelled = fit(net, Drawers(x[:, None], y), None)
     np.testing.assert_array_equal(labelled.clean_proba_, resident.clean_proba_)
+
+
+def test_streamed_rows_are_evaluated_in_batches_of_the_same_size():
+    cpu = torch.device("cpu")
+    for shape in ((4,), (1, 8, 8), (3, 32, 32)):
+        resident = TensorData(torch.zeros(3000, *shape), None, cpu)
+        streamed = StreamData(TensorDataset(resident.x), None, cpu, shape)
+        assert streamed.evaluation_size == resident.evaluation_size == rows_at_once(shape, cpu)
+        assert streamed.subset(torch.arange(9)).evaluation_size == streamed.evaluation_size
 
 
 def test_labels_are_read_from_a_tensor_data_set():

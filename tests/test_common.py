@@ -35,7 +35,7 @@ METHODS = [getattr(methods, name) for name in methods.__all__]
 SPLITTERS = [cls for name in mixtures.__all__ if inspect.isclass(cls := getattr(mixtures, name))]
 TRANSFORMERS = [SimCLR, KNNOutlierFilter]
 CLASSES = METHODS + SPLITTERS + TRANSFORMERS
-QUICK = Network(max_epochs=4, batch_size=32)
+QUICK = Network(max_epochs=4, batch_size=32, device="cpu")  # also in processes of joblib
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.__name__)
 every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda m: m.__name__)
 

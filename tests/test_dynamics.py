@@ -69,9 +69,10 @@ def test_rows_that_do_not_count_leave_no_trace():
         assert torch.equal(values, fewer.means()[name])
 
 
-def test_a_full_buffer_does_not_ask_the_device(monkeypatch):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_full_buffer_does_not_ask_the_device(device, monkeypatch):
     monkeypatch.setattr("noisyfit._dynamics._BUFFER", 5)
-    with FakeTensorMode():
+    with FakeTensorMode(), torch.device(device):
         dynamics = Dynamics(torch.zeros(8, dtype=torch.int64))
         counts = torch.empty(8, dtype=torch.bool)
         for mask in (None, counts):

@@ -290,11 +290,11 @@ def test_bad_input_is_told_before_any_work(folder, monkeypatch, words, message):
 )
 def test_bad_option_is_one_sentence(folder, monkeypatch, capsys, words, message):
     monkeypatch.chdir(folder)
-    (folder / "notes.md").write_text("# Fish\n")
+    (folder / "notes.md").write_text("# Results of a catch\n")
     with pytest.raises(SystemExit):
         reproduce.main([*CE[:3], *words])
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
-    assert [path.read_text() for path in folder.iterdir()] == ["# Fish\n"]
+    assert [path.read_text() for path in folder.iterdir()] == ["# Results of a catch\n"]
 
 
 def test_missing_data_and_too_many_images(folder, monkeypatch):
@@ -341,12 +341,12 @@ def test_file_of_another_version_stays_as_it_is(folder, content, message):
     path = folder / "json" / NAME
     path.parent.mkdir()
     path.write_text(content)
-    (folder / "page.md").write_text("# Results before")
+    (folder / "page.md").write_text("# Results\nbefore")
     for words in (CE, (*CE, "--again"), ("--page",)):
         with pytest.raises(SystemExit, match=message):
             command(folder, *words)
         assert path.read_text() == content
-    assert (folder / "page.md").read_text() == "# Results before"
+    assert (folder / "page.md").read_text() == "# Results\nbefore"
 
 
 def test_table_runs_what_is_missing_and_goes_on_behind_a_failure(folder, monkeypatch, capsys):

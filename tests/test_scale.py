@@ -222,13 +222,15 @@ def made_results():
     ]
     held = [{"method": "ELRClassifier", "training": [16.0, 4.0], "fitted": [32.0, 0.0]}]
     many = {"method": "ELRClassifier", "probe_rows": 50, "reason": None, "arrays": {"f in g.py": 4}}
+    close = many | {"method": "Close", "tensors": 3.0, "process": 3.01}
+    within = many | {"method": "Within", "tensors": 3.0, "process": 3.0}
     part = {"machine": machine, "load": 0.1}
     return {
         "format": 1,
         "parts": {
             "classes": part
             | {"settings": {"rows": 500, "classes": 100}}
-            | {"rows": [many | {"tensors": 4.0, "process": 4.5}]},
+            | {"rows": [many | {"tensors": 4.0, "process": 4.5}, close, within]},
             "samples": part | {"settings": {"batch_size": 10, "rounds": 3}, "rows": samples},
             "memory": part | {"settings": {"table_rows": 9, "table_classes": [2, 3]}, "rows": held},
         },
@@ -247,6 +249,8 @@ def test_page_says_what_the_file_holds():
     assert "| `ELR` | 16 + 4 C | 32 | 20.8 MB, 1.60 MB | 72.0 MB, 32.0 MB | 4.02 GB" in page
     assert "| `ELR` | 4.00 | 4.50 ! |" in page
     assert "- `ELR`, 4.00 at the peak: 4.00 `f in g.py`" in page
+    assert "| `Close` | 3.00 | 3.01 ! |" in page
+    assert "| `Within` | 3.00 | 3.00 |" in page
     assert page.index("## Samples") < page.index("## Memory") < page.index("## Many")
     assert "## Streaming" not in page
 
@@ -299,9 +303,22 @@ def test_a_page_of_somebody_else_is_not_written_over(tmp_path, monkeypatch, caps
     assert page.read_text() == "# Fish\n"
 
 
+def test_the_usual_page_is_looked_at_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scale, "ROOT", tmp_path)
+    with pytest.raises(SystemExit):
+        scale.arguments([])
+    assert f"{tmp_path / 'docs'} is no folder" in capsys.readouterr().err
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "scale.md").write_text("# Scale of fish\n")
+    with pytest.raises(SystemExit):
+        scale.arguments([])
+    assert "scale.md is no page of this script" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        (["--json", "."], "--json: . is no file that can be written to."),
         (["--parts", "speed"], "invalid choice: 'speed'"),
         (["--methods", "ELR"], "invalid choice: 'ELR'"),
         (["--rows", "few", "1000"], "an integer from 100 on is needed, got 'few'"),

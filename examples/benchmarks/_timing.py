@@ -41,11 +41,16 @@ def at_least(least):
 
 
 def output(text):
-    """Type of an option that is a file to write, whose folder is there."""
-    folder = Path(text).parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{folder} is no folder that can be written to.")
-    return Path(text)
+    """Type of an option that is a file to write, whose folder is there.
+
+    A default must be a string, for argparse to look at it.
+    """
+    path = Path(text)
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path.parent} is no folder that can be written to.")
+    if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+        raise argparse.ArgumentTypeError(f"{path} is no file that can be written to.")
+    return path
 
 
 def page_file(title):
@@ -53,7 +58,7 @@ def page_file(title):
 
     def path(text):
         page = output(text)
-        if page.exists() and not _begins_with(page, title):
+        if page.exists() and _first_line(page) != title.strip():
             message = f"{page} is no page of this script; move it elsewhere."
             raise argparse.ArgumentTypeError(message)
         return page
@@ -61,11 +66,11 @@ def page_file(title):
     return path
 
 
-def _begins_with(path, title):
+def _first_line(path):
     try:
-        return path.read_text().startswith(title)
+        return path.read_text().partition("\n")[0]
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def parser(description, rounds):

@@ -259,7 +259,9 @@ def page(results, options):
 def arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "benchmarks.jsonl")
-    parser.add_argument("--doc", type=page_file(TITLE), default=ROOT / "docs" / "benchmarks.md")
+    parser.add_argument(
+        "--doc", type=page_file(TITLE), default=str(ROOT / "docs" / "benchmarks.md")
+    )
     parser.add_argument("--workers", type=at_least(1), default=joblib.cpu_count())
     parser.add_argument("--problem", nargs="+", choices=PROBLEMS, default=[*PROBLEMS])
     parser.add_argument("--methods", nargs="+", choices=rows(), default=[*rows()], metavar="NAME")
@@ -313,7 +315,7 @@ def check_data(tasks):
     for name in {task.problem for task in tasks}:
         try:
             PROBLEMS[name].load(0)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ValueError) as error:
             raise SystemExit(str(error)) from error
 
 

@@ -233,6 +233,9 @@ def check_data(tasks, data):
     """Say what is missing before anything is trained."""
     for task in {task.noise: task for task in tasks}.values():
         try:
+            n = len(loaded(load_cifar10, data).y_train)
+            if max(task.images, task.unlabelled) > n:
+                raise ValueError(f"CIFAR-10 has {n} training images, fewer than asked for.")
             problem(task, data)
         except (FileNotFoundError, ValueError) as error:
             raise SystemExit(str(error)) from error
@@ -291,7 +294,7 @@ def arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, default=None, help="folder with the data")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "beyond.jsonl")
-    parser.add_argument("--doc", type=page_file(TITLE), default=ROOT / "docs" / "beyond.md")
+    parser.add_argument("--doc", type=page_file(TITLE), default=str(ROOT / "docs" / "beyond.md"))
     parser.add_argument("--encoders", type=Path, default=Path("encoders"), help="folder for them")
     parser.add_argument("--full", action="store_true", help="all images and PreActResNet18")
     parser.add_argument(

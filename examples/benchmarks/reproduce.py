@@ -258,7 +258,9 @@ def arguments(argv=None):
     parser.add_argument("--verbose", type=int, default=0, help="1 shows a bar")
     parser.add_argument("--data", type=Path, help="folder with the data")
     parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "results")
-    parser.add_argument("--doc", type=page_file(files.TITLE), default=ROOT / "docs" / "results.md")
+    parser.add_argument(
+        "--doc", type=page_file(files.TITLE), default=str(ROOT / "docs" / "results.md")
+    )
     parser.add_argument("--work", type=Path, default=ROOT / "results", help="files of progress")
     options = parser.parse_args(argv)
     options.reduced |= options.table == "reduced"

@@ -112,9 +112,9 @@ def arguments(argv=None):
     """Options, with the settings of every part and the results that there are."""
     options = parser(__doc__.split("\n\n")[0], rounds=3)
     docs = ROOT / "docs"
-    options.set_defaults(json=docs / "scale.json")
+    options.set_defaults(json=str(docs / "scale.json"))
     options.add_argument(
-        "--page", type=page_file(TITLE), default=docs / "scale.md", help="page to write"
+        "--page", type=page_file(TITLE), default=str(docs / "scale.md"), help="page to write"
     )
     options.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options.add_argument("--again", action="store_true", help="measure parts with results anew")

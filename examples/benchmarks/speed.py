@@ -125,7 +125,7 @@ class Paused:
         self.bare.prepare(seams)
         bare = seconds(lambda: self.bare.replay(seams.events), device)
         clock = Clock(device)
-        with Seams(run, clock):
+        with Seams(run, clock) as timed:
             whole = seconds(self.one_epoch, device)
         return {
             "seconds": ours,
@@ -133,7 +133,7 @@ class Paused:
             "ratio": ours / bare,
             "parts": clock.seconds | {"other": whole - sum(clock.seconds.values())},
             "rows": counted(seams.events),
-            "steps": sum(kind == "step" for kind, *_ in seams.events),
+            "steps": sum(kind == "step" for kind, *_ in timed.events),
             "flop": self.bare.flops(seams.events),
         }
 
