@@ -37,11 +37,12 @@ def own_generators(seed, device, deterministic=True):
     global _depth, _saved
     with _lock:
         if _depth == 0:
-            _saved = global_states(device), cudnn.deterministic
+            on_cuda = device.type == "cuda"
+            _saved = global_states(device), cudnn.deterministic if on_cuda else None
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
             torch.default_generator.manual_seed(seed)
-            if device.type == "cuda":
+            if on_cuda:
                 torch.cuda.manual_seed_all(seed)
                 cudnn.deterministic |= deterministic
         _depth += 1
@@ -53,7 +54,7 @@ def own_generators(seed, device, deterministic=True):
             if _depth == 0:
                 states, of_cudnn = _saved
                 restore_states(states)
-                if device.type == "cuda":
+                if of_cudnn is not None:
                     cudnn.deterministic = of_cudnn
                 _saved = None
 

@@ -365,6 +365,11 @@ def test_kernels_repeat_during_a_fit_on_cuda_unless_the_net_says_otherwise(
     with _random.own_generators(0, cuda, asked), _random.own_generators(0, cuda, True):
         assert torch.backends.cudnn.deterministic is (asked or before)
     assert torch.backends.cudnn.deterministic is before
+    first = _random.own_generators(0, cuda, asked)
+    first.__enter__()
+    with _random.own_generators(0, torch.device("cpu")):  # overlaps, and ends last
+        first.__exit__(None, None, None)
+    assert torch.backends.cudnn.deterministic is before
 
 
 def test_the_net_says_whether_kernels_repeat(monkeypatch):
