@@ -270,6 +270,20 @@ def show(rows, mixtures):
         print("{:20}{median:.2f} ({min:.2f} to {max:.2f})".format(name, **ms))
 
 
+def parsed(options, argv):
+    """Values of the `options`, and their device; ends with a sentence where they do not fit."""
+    given = options.parse_args(argv)
+    try:
+        device = resolve_device(given.device)
+    except ValueError as error:
+        options.error(str(error))
+    if device.type not in ROWS:
+        options.error(f"--device must be cpu, cuda or auto, got {given.device!r}.")
+    if given.width and given.net != "PreActResNet18":
+        options.error(f"--width is a parameter of PreActResNet18, not of {given.net}.")
+    return given, device
+
+
 def arguments(argv=None):
     """Options, and the problem that they describe."""
     options = parser(__doc__.split("\n\n")[0], rounds=5)
@@ -281,15 +295,7 @@ def arguments(argv=None):
     options.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
     options.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     options.add_argument("--memory", action="store_true", help="also on a CPU: a process each")
-    given = options.parse_args(argv)
-    try:
-        device = resolve_device(given.device)
-    except ValueError as error:
-        options.error(str(error))
-    if device.type not in ROWS:
-        options.error(f"--device must be cpu, cuda or auto, got {given.device!r}.")
-    if given.width and given.net != "PreActResNet18":
-        options.error(f"--width is a parameter of PreActResNet18, not of {given.net}.")
+    given, device = parsed(options, argv)
     if given.memory and not STATUS.exists():
         options.error("--memory needs Linux.")
     problem = Problem(

@@ -14,13 +14,12 @@ from unittest import mock
 import torch
 from _passes import seconds
 from _timing import at_least, compare, parser, report
-from speed import NETS, ROWS, Paused, Problem
+from speed import NETS, ROWS, Paused, Problem, parsed
 from torch.backends import cudnn
 from torchvision.transforms import v2
 
 from noisyfit import _run, methods
 from noisyfit._data import TensorData
-from noisyfit._network import resolve_device
 from noisyfit.mixtures import GaussianMixtureSplitter
 
 SIZES = (64, 512, 2048)  # of batches in evaluation
@@ -142,15 +141,7 @@ def arguments(argv=None):
     options.add_argument("--device", default="cpu", help="cpu, cuda or auto")
     options.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     options.add_argument("--compile", action="store_true", help="torch.compile as well")
-    given = options.parse_args(argv)
-    try:
-        device = resolve_device(given.device)
-    except ValueError as error:
-        options.error(str(error))
-    if device.type not in ROWS:
-        options.error(f"--device must be cpu, cuda or auto, got {given.device!r}.")
-    if given.width and given.net != "PreActResNet18":
-        options.error(f"--width is a parameter of PreActResNet18, not of {given.net}.")
+    given, device = parsed(options, argv)
     return given, problem_of(given, device)
 
 
